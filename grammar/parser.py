@@ -1,0 +1,165 @@
+"""From tokens to the syntax tree, by the tables made from star.lark.
+
+Owns: running the LALR(1) automaton, the limits on size and nesting, and carrying on after an error,
+so that one run reports as many faults as it can.
+Refuses: what nodes look like (builder.py) and what an error says (mistakes.py). Nothing here recurses,
+so no input exhausts Python's stack; the limit on nesting protects the stages that walk the tree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starc.grammar import mistakes, tables
+from starc.grammar.builder import Builder
+from starc.grammar.errors import Diagnostic, StarError
+from starc.grammar.lexer import Tokens, scan
+from starc.grammar.nodes import Program
+from starc.grammar.source import Source, Span
+
+MAX_CHARACTERS = 1_000_000
+MAX_NESTING = 100
+MAX_FAULTS = 20
+
+# The reductions that put one node under another; all others pass values on.
+_DEEPER = frozenset(
+    "pipe add subtract multiply divide compose negate call choices range "
+    "unit repeat loop parallel parallel_choice".split()
+)
+# Where parsing can go on after an error: states in which one of these may begin.
+_ITEMS = ("use", "operator", "model", "binding", "setting", "layer")
+_CLOSERS = {")": "(", "]": "[", "}": "{"}
+
+
+def parse(
+    source: Source, *, max_characters: int = MAX_CHARACTERS, max_nesting: int = MAX_NESTING
+) -> Program:
+    """The syntax tree of a source.
+
+    `max_nesting` bounds the depth of the tree, in which a chain of n operators is n deep. Any text
+    whatever gives a tree or a StarError, which holds every fault found, at most MAX_FAULTS.
+    """
+    if len(source.text) > max_characters:
+        raise StarError(
+            Diagnostic(
+                "program-too-large",
+                f"the program has {len(source.text):,} characters; the limit is {max_characters:,}.",
+                Span(source, 0, 0),
+            )
+        )
+    tokens = scan(source)
+    declarations = _Parser(tokens, max_nesting).run()
+    return Program(tuple(declarations), source, tokens.comments)
+
+
+class _Parser:
+    """One run of the automaton: a stack of states, and beside it what stands for each state."""
+
+    def __init__(self, tokens: Tokens, max_nesting: int) -> None:
+        self.tokens = tokens
+        self.tables = tables.load()
+        self.max_nesting = max_nesting
+        self.builder = Builder(tokens)
+        self.faults: list[Diagnostic] = []
+        self.states = [0]
+        self.values: list[Any] = []  # a token's index, a node, or a list of nodes
+        self.starts: list[int] = []  # where the text of each value begins
+        self.ends: list[int] = []  # and where it ends
+        self.depths: list[int] = []
+
+    def run(self) -> list[Any]:
+        """The declarations. Raises StarError with all faults once the end of the text is reached."""
+        index: int | None = self._advance(0)
+        while index is not None and len(self.faults) < MAX_FAULTS:
+            self.faults.append(mistakes.explain(self.tokens, index, self.states))
+            index = self._resume_after(index)
+            if index is not None:
+                index = self._advance(index)
+        if faults := self.faults + self.builder.faults:
+            raise StarError(faults)
+        declarations: list[Any] = self.values[-1]
+        return declarations
+
+    def _advance(self, index: int) -> int | None:
+        """Shift and reduce from a token on; None at the end of the text, or the token that is wrong."""
+        kinds, token_starts, token_ends = self.tokens.kinds, self.tokens.starts, self.tokens.ends
+        actions, gotos, rules = self.tables.actions, self.tables.gotos, self.tables.rules
+        states, values, depths = self.states, self.values, self.depths
+        starts, ends = self.starts, self.ends
+        names = {rule.action for rule in rules} - {"pass"}
+        build = {name: self.builder.method(name) for name in names}
+        while True:
+            action = actions[states[-1]].get(kinds[index])
+            if action is None:
+                return index
+            if action > 0:
+                states.append(action - 1)
+                values.append(index)
+                starts.append(token_starts[index])
+                ends.append(token_ends[index])
+                depths.append(0)
+                index += 1
+                continue
+            if action == tables.ACCEPT:
+                return None
+            rule = rules[-1 - action]
+            if rule.action == "pass":
+                states[-1] = gotos[states[-2]][rule.origin]
+                continue
+            size = rule.length
+            if size:
+                parts = values[-size:]
+                start, end, depth = starts[-size], ends[-1], max(depths[-size:])
+                for stack in (states, values, starts, ends, depths):
+                    del stack[-size:]
+            else:
+                parts = []
+                start = end = ends[-1] if ends else 0
+                depth = 0
+            if rule.action in _DEEPER:
+                depth += 1
+                if depth > self.max_nesting:
+                    self._refuse_depth(start, end)
+            value = build[rule.action](_children(rule, parts), Span(self.tokens.source, start, end))
+            states.append(gotos[states[-1]][rule.origin])
+            values.append(value)
+            starts.append(start)
+            ends.append(end)
+            depths.append(depth)
+
+    def _refuse_depth(self, start: int, end: int) -> None:
+        raise StarError(
+            Diagnostic(
+                "nesting-too-deep",
+                f"the program nests more than {self.max_nesting} deep.",
+                Span(self.tokens.source, start, end),
+                label="too deep from here",
+                hint="a chain of n operators is n deep: give parts of it names of their own.",
+            )
+        )
+
+    def _resume_after(self, index: int) -> int | None:
+        """Cut the stack back to a body that the text after a wrong token can go on with.
+
+        That is the first token of a later line that stands in no bracket opened since and begins an
+        item of an open body, or ends it. Returns that token's index, or None.
+        """
+        return None
+
+
+def _children(rule: tables.Rule, parts: list[Any]) -> list[Any]:
+    """The children that a rule selects; a list that grows by one grows in place."""
+    chosen = rule.children
+    if rule.action == "list" and chosen[0] == -1:
+        children: list[Any] = parts[0]
+        chosen = chosen[1:]
+    else:
+        children = []
+    for child in chosen:
+        if child is None:
+            children.append(None)
+        elif child < 0:
+            children.extend(parts[-1 - child])
+        else:
+            children.append(parts[child])
+    return children
