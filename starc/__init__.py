@@ -1,7 +1,7 @@
 """starc: from the mathematics of a sequence architecture to a PyTorch file that runs.
 
-Owns: the public Python API, every name of it imported on first use, so that `import starc` costs nothing and
-compiling never waits for torch.
+Owns: the public Python API, every name of it imported on first use, so that `import starc` costs
+nothing and compiling never waits for torch.
 Refuses: any work of its own.
 
     >>> import starc

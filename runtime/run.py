@@ -1,0 +1,163 @@
+"""The folder of one training run.
+
+    RUN/program.star      the program as it was given
+    RUN/model.py          the module generated from it, which alone is imported
+    RUN/config.json       all settings, versions and the digest of the data: what resuming needs
+    RUN/metrics.jsonl     a line per step and per validation
+    RUN/checkpoint/       the newest checkpoint
+
+Owns: making, opening and describing that folder.
+Refuses: training.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from starc import __version__
+from starc.grammar.errors import Diagnostic, StarError
+from starc.runtime import checkpoint
+from starc.runtime.files import write_atomic
+from starc.runtime.loader import Generated, load
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the course of a run; recorded, and never changed on resuming.
+
+    `length` is in tokens, `batch` in sequences, `warmup` in steps; `precision` is "fp32" or "bf16"
+    (autocast). `validation_tokens` is how much held-out text a validation reads, spread evenly over
+    all of it.
+    """
+
+    data: str
+    steps: int
+    batch: int
+    length: int
+    learning_rate: float
+    warmup: int
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    validate_every: int = 100
+    validation_tokens: int = 65_536
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run. `name` and `digest` are the program's, `data_digest` the corpus's."""
+
+    folder: Path
+    name: str
+    digest: str
+    data_digest: str
+    settings: Settings
+
+    @property
+    def model_path(self) -> Path:
+        return self.folder / "model.py"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoint"
+
+    def module(self) -> Generated:
+        """The generated module; raises StarError when it is damaged."""
+        return load(self.model_path)
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a run in `folder`."""
+    return (folder / "config.json").exists()
+
+
+def create(
+    folder: Path, *, program: str, module_text: str, data_digest: str, settings: Settings
+) -> Run:
+    """Make a run's folder, which may exist but must hold no run; raises OSError and StarError.
+
+    The configuration is written last: a folder without it is no run, whatever else is in it.
+    """
+    module = load(module_text)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder, str(module.CONFIG["name"]), module.DIGEST, data_digest, settings)
+    write_atomic(folder / "program.star", program.encode())
+    write_atomic(run.model_path, module_text.encode())
+    config = {
+        "starc": __version__,
+        "torch": torch.__version__,
+        "name": run.name,
+        "digest": run.digest,
+        "data_digest": data_digest,
+        "settings": asdict(settings),
+    }
+    write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    return run
+
+
+def open_run(folder: Path) -> Run:
+    """The run in `folder`; raises StarError when there is none or its configuration is damaged."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError as error:
+        raise _error(
+            "no-run",
+            f"there is no run in '{folder}'.",
+            "make one with 'starc train FILE --data stdlib --steps 1000 --out RUN'.",
+        ) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise _error("cannot-read", f"cannot read the run in '{folder}': {reason}.") from error
+    except ValueError as error:
+        raise _error("run-damaged", f"'{folder / 'config.json'}' is damaged: {error}.") from error
+    try:
+        settings = _settings(config["settings"])
+        name, digest, data = (str(config[key]) for key in ("name", "digest", "data_digest"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _error(
+            "run-damaged", f"'{folder / 'config.json'}' is damaged: {error} is missing or wrong."
+        ) from error
+    return Run(folder, name, digest, data, settings)
+
+
+def trained_model(run: Run, device: torch.device | str = "cpu") -> torch.nn.Module:
+    """The model of a run with its newest weights, in evaluation mode.
+
+    Raises StarError when there is no checkpoint yet or it is damaged.
+    """
+    path = checkpoint.latest(run.checkpoints)
+    if path is None:
+        raise _error(
+            "no-checkpoint",
+            f"the run in '{run.folder}' has no checkpoint yet.",
+            f"train it with 'starc train --resume --out {run.folder}'.",
+        )
+    model = run.module().Model().to(device)
+    checkpoint.restore_weights(model, checkpoint.load_weights(path, device), path)
+    return model.eval()
+
+
+def _settings(recorded: dict[str, Any]) -> Settings:
+    """Settings from JSON, without names of other versions; TypeError for a value of a wrong type."""
+    kinds: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
+    known = {field.name: kinds[str(field.type)] for field in fields(Settings)}
+    values = {name: value for name, value in recorded.items() if name in known}
+    for name, value in values.items():
+        if not isinstance(value, known[name]):
+            raise TypeError(f"the setting '{name}'")
+    return Settings(**values)
+
+
+def _error(code: str, message: str, hint: str = "") -> StarError:
+    return StarError(Diagnostic(code, message, hint=hint))
