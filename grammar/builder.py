@@ -110,13 +110,6 @@ class Builder:
         name, doc, *items = children
         backbones = [item for item in items if isinstance(item, _Backbone)]
         title = self._span(name)
-        if not backbones:
-            self._fault(
-                "missing-backbone",
-                f"model '{self._text(name)}' has no backbone.",
-                title,
-                hint="say what is stacked: backbone { gqa(heads = 8)  swiglu() }.",
-            )
         for again in backbones[1:]:
             self._fault(
                 "duplicate-backbone",
