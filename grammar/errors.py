@@ -6,11 +6,20 @@ Refuses: deciding what is wrong (each stage does that) and printing (the command
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from unicodedata import combining, east_asian_width
 
 from starc.grammar.source import Span
+
+TAB = 4
+MAX_EXCERPT = 100  # characters shown before, under and after the marks of a very long line
+
+# Control characters, lone surrogates, and marks that break or reorder lines on screen. A newline may
+# stand in a message; an excerpt never has one.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -57,23 +66,51 @@ def render(diagnostics: Iterable[Diagnostic]) -> str:
 
 
 def _render(diagnostic: Diagnostic) -> str:
-    lines = [f"{diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}"]
+    lines = [f"{diagnostic.severity}[{diagnostic.code}]: {_visible(diagnostic.message)}"]
     if diagnostic.span is not None:
         lines += _excerpt(diagnostic.span, diagnostic.label)
     for span, label in diagnostic.related:
         lines += _excerpt(span, label)
     if diagnostic.hint:
-        lines.append(f"hint: {diagnostic.hint}")
+        lines.append(f"hint: {_visible(diagnostic.hint)}")
     return "\n".join(lines)
 
 
 def _excerpt(span: Span, label: str) -> list[str]:
+    """The line on which a span begins, with carets under what the span covers of that line."""
     number, column = span.source.position(span.start)
     raw = span.source.line(number)
-    text = raw.expandtabs(4)
-    lead = len(raw[: column - 1].expandtabs(4))
-    covered = span.source.text[span.start : span.end].split("\n", 1)[0]
-    width = max(len(raw[: column - 1 + len(covered)].expandtabs(4)) - lead, 1)
+    covered = span.source.text[span.start : span.end].split("\n", 1)[0].rstrip()
+    before, after = raw[: column - 1], raw[column - 1 + len(covered) :]
+    marked = raw[column - 1 : column - 1 + len(covered)]
+    # A line of any length is cut to what surrounds the span.
+    if len(before) > MAX_EXCERPT // 2 and len(raw) > MAX_EXCERPT:
+        before = "..." + before[-MAX_EXCERPT // 2 :]
+    if len(marked) > MAX_EXCERPT:
+        marked, after = marked[:MAX_EXCERPT], "..."
+    elif len(after) > MAX_EXCERPT:
+        after = after[:MAX_EXCERPT] + "..."
+    before = _visible(before.expandtabs(TAB))
+    lead = _columns(before)
+    # A tab reaches as far as the columns before it leave over.
+    marked = _visible((" " * (lead % TAB) + marked).expandtabs(TAB)[lead % TAB :])
+    text = before + marked + _visible(after.replace("\t", " "))
+    marks = " " * lead + "^" * max(_columns(marked), 1) + (f" {_visible(label)}" if label else "")
     gutter = " " * len(str(number))
-    marks = " " * lead + "^" * width + (f" {label}" if label else "")
-    return [f"{gutter}--> {span}", f" {number} | {text}".rstrip(), f" {gutter} | {marks}"]
+    return [
+        f"{gutter}--> {_visible(str(span))}",
+        f" {number} | {text}".rstrip(),
+        f" {gutter} | {marks}",
+    ]
+
+
+def _visible(text: str) -> str:
+    """Text with a mark for every character that a terminal would obey instead of showing."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\ufeff", ""))
+
+
+def _columns(text: str) -> int:
+    """How many terminal columns a text takes: two for wide characters, none for combining ones."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
