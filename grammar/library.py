@@ -69,7 +69,8 @@ def find_use(
                 "use-not-found",
                 f"'use {'.'.join(path)}' names no file.",
                 span,
-                hint=_where(operator) or "write the file, then the operator: use std.attention.gqa.",
+                hint=_where(operator)
+                or "write the file, then the operator: use std.attention.gqa.",
             )
         )
     if parts[0] == _STANDARD and len(parts) > 1:

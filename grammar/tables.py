@@ -115,9 +115,7 @@ def generate(grammar: str) -> str:
         },
         "ignored": sorted(lark.ignore_tokens),
         "literals": fixed,
-        "rules": [
-            [r.origin.name, len(r.expansion), _action(r), _children(r)] for r in lark.rules
-        ],
+        "rules": [[r.origin.name, len(r.expansion), _action(r), _children(r)] for r in lark.rules],
         "states": states,
     }
     return "{\n" + ",\n".join(f'"{key}": {_rows(value)}' for key, value in data.items()) + "\n}\n"
