@@ -1,0 +1,50 @@
+"""The catalog: every operation of the language, one table entry each.
+
+Owns: looking an operation up by its key in the IR or by its spelling in a program, and the names that
+the language knows but this version does not build yet. Refuses: meaning beyond what an entry says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starc.compiler.catalog.entry import Entry, Role
+from starc.compiler.catalog.mixers import MIXERS
+from starc.compiler.catalog.stages import POINTWISE, STAGES
+from starc.compiler.types import Mixer, Type
+
+ENTRIES: dict[str, Entry] = {entry.op: entry for entry in (*POINTWISE, *STAGES, *MIXERS)}
+
+_WRITTEN = [entry for entry in ENTRIES.values() if entry.role is not Role.INTERNAL]
+_FEATURE_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.STAGE}
+_MIXER_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.MIXER_STAGE}
+_CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.SOURCE)}
+
+PLANNED = frozenset(
+    "shuffle ema lookup polyrelu taylor hedgehog static ssm householder dplr alibi bias decay dilated "
+    "strided block first select sink experts".split()
+)
+"""Names that the language reserves and this version refuses with a diagnostic of their own."""
+
+NAMES = frozenset(e.name for e in _WRITTEN) | PLANNED
+
+
+def find_stage(name: str, operand: Type) -> Entry | None:
+    """The stage of that spelling for an operand of that type; `softmax` differs for mixers."""
+    tables = (_MIXER_STAGES, _FEATURE_STAGES)
+    first, second = tables if isinstance(operand, Mixer) else tables[::-1]
+    return first.get(name) or second.get(name)
+
+
+def find_function(name: str) -> Entry | None:
+    """The function, filter, constant or mixer constructor of that spelling."""
+    return _CONSTRUCTORS.get(name)
+
+
+def is_stage(name: str) -> bool:
+    return name in _FEATURE_STAGES or name in _MIXER_STAGES
+
+
+def names(roles: Sequence[Role]) -> list[str]:
+    """Spellings of all operations with one of the roles, for suggestions and documentation."""
+    return sorted({e.name for e in _WRITTEN if e.role in roles})

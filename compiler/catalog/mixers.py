@@ -1,0 +1,330 @@
+"""Mixers: the structures of T, stages on them, their algebra and causal filters.
+
+A mixer value denotes a token-by-token matrix per head together with the set of pairs (i, j) that are
+visible. Masks (causal, band) shrink that set and zero what lies outside; softmax and normalize run over
+the visible entries of a row only; pointwise nonlinearities leave invisible entries at zero.
+
+Owns: one table entry for each. Refuses: how a mixer is computed (the pass `select` decides that).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from starc.compiler.catalog.entry import (
+    Arguments,
+    Entry,
+    Inputs,
+    Role,
+    Rule,
+    flag,
+    real,
+    size,
+    value_of,
+)
+from starc.compiler.ir import Parameter
+from starc.compiler.types import (
+    Constant,
+    Feature,
+    Filter,
+    Mixer,
+    Problem,
+    Type,
+    apply_mixer,
+    broadcast,
+    describe,
+    group_heads,
+    unify_mixers,
+)
+
+
+def _mixer_of(type_: Type, what: str) -> Mixer:
+    if not isinstance(type_, Mixer):
+        raise Problem(
+            "wrong-type",
+            f"'{what}' needs a mixer, not a {describe(type_)}.",
+            f"this is a {describe(type_)}",
+            "mixers are made by diagonal, low_rank, semi_separable and toeplitz.",
+        )
+    return type_
+
+
+def _paired_channels(name: str, left: Feature | Constant, right: Feature | Constant) -> int:
+    """The inner size N that C and B agree on; a size of 1 is broadcast."""
+    if left.channels == right.channels or 1 in (left.channels, right.channels):
+        return max(left.channels, right.channels)
+    raise Problem(
+        "shape-mismatch",
+        f"the parts of '{name}' differ in channels: C has {left.channels}, B has {right.channels}.",
+        f"{left} against {right}",
+        "T_ij is a product over the channels of C_i and B_j.",
+    )
+
+
+# --- constructors ------------------------------------------------------------------------------
+
+
+def _diagonal(inputs: Inputs, arguments: Arguments) -> Type:
+    value = value_of(inputs[0], "diagonal")
+    return Mixer(value.heads, value.channels, causal=True)
+
+
+def _low_rank(inputs: Inputs, arguments: Arguments) -> Type:
+    c, b = value_of(inputs[0], "low_rank"), value_of(inputs[1], "low_rank")
+    _paired_channels("low_rank", c, b)
+    return Mixer(group_heads((("C", c.heads), ("B", b.heads))))
+
+
+def state_channels(inputs: Inputs) -> int:
+    """N of a semi-separable mixer: the channels that C, A and B share."""
+    c, a, b = (value_of(i, "semi_separable") for i in inputs[:3])
+    n = _paired_channels("semi_separable", c, b)
+    if a.channels == 1 or n == 1 or a.channels == n:
+        return max(n, a.channels)
+    raise Problem(
+        "shape-mismatch",
+        f"the transition A of 'semi_separable' has {a.channels} channels, C and B have {n}.",
+        f"{a.channels} channels against {n}",
+        f"A is a scalar per head, F[h, 1], or diagonal, F[h, {n}].",
+    )
+
+
+def _semi_separable(inputs: Inputs, arguments: Arguments) -> Type:
+    state_channels(inputs)
+    c, a, b = (value_of(i, "semi_separable") for i in inputs)
+    return Mixer(group_heads((("C", c.heads), ("A", a.heads), ("B", b.heads))), causal=True)
+
+
+def _toeplitz(inputs: Inputs, arguments: Arguments) -> Type:
+    if not isinstance(inputs[0], Filter):
+        raise Problem(
+            "wrong-type",
+            f"'toeplitz' needs a filter, not a {describe(inputs[0])}.",
+            f"this is a {describe(inputs[0])}",
+            "filters are made by explicit(channels, k) and implicit(channels).",
+        )
+    return Mixer(inputs[0].lanes, flat=True, causal=True)
+
+
+# --- filters -----------------------------------------------------------------------------------
+
+IMPLICIT_BANDS = 8
+"""Sine and cosine pairs in the position features of an implicit filter."""
+
+
+def _implicit_parameters(inputs: Inputs, arguments: Arguments) -> tuple[Parameter, ...]:
+    channels, hidden = arguments["channels"], arguments["hidden"]
+    features = 1 + 2 * IMPLICIT_BANDS
+    return (
+        Parameter(".inner.weight", (hidden, features), ("normal", features**-0.5)),
+        Parameter(".inner.bias", (hidden,), ("normal", 1.0)),
+        Parameter(".hidden.weight", (hidden, hidden), ("normal", hidden**-0.5)),
+        Parameter(".hidden.bias", (hidden,), ("normal", 1.0)),
+        Parameter(".outer.weight", (channels, hidden), ("normal", 0.1 * hidden**-0.5)),
+    )
+
+
+# --- stages on mixers --------------------------------------------------------------------------
+
+
+def _keep(what: str) -> Rule:
+    def rule(inputs: Inputs, arguments: Arguments) -> Type:
+        return _mixer_of(inputs[0], what)
+
+    return rule
+
+
+def _nonlinear(what: str) -> Rule:
+    def rule(inputs: Inputs, arguments: Arguments) -> Type:
+        mixer = _mixer_of(inputs[0], what)
+        if mixer.flat or mixer.channels > 1:
+            raise Problem(
+                "wrong-type",
+                f"'{what}' needs one matrix per head; this mixer has one per channel.",
+                f"this is a {describe(mixer)}",
+                "a nonlinearity over T fits mixers made of low_rank or semi_separable.",
+            )
+        return replace(mixer, linear=False)
+
+    return rule
+
+
+def _mask(what: str, causal: bool) -> Rule:
+    def rule(inputs: Inputs, arguments: Arguments) -> Type:
+        mixer = _mixer_of(inputs[0], what)
+        return replace(mixer, causal=mixer.causal or causal)
+
+    return rule
+
+
+# --- algebra -----------------------------------------------------------------------------------
+
+
+def _combine(inputs: Inputs, arguments: Arguments) -> Type:
+    left, right = _mixer_of(inputs[0], "+"), _mixer_of(inputs[1], "+")
+    heads, channels, flat = unify_mixers(left, right)
+    return Mixer(heads, channels, flat, left.causal and right.causal, left.linear and right.linear)
+
+
+def _row_scale(inputs: Inputs, arguments: Arguments) -> Type:
+    value, mixer = value_of(inputs[0], "*"), _mixer_of(inputs[1], "*")
+    rows = Mixer(value.heads, value.channels, causal=True)
+    if (value.heads, value.channels) == (1, 1):
+        return mixer
+    heads, channels, flat = unify_mixers(rows, mixer)
+    return Mixer(heads, channels, flat, mixer.causal, mixer.linear)
+
+
+def _apply(inputs: Inputs, arguments: Arguments) -> Type:
+    return apply_mixer(_mixer_of(inputs[0], "@"), inputs[1])
+
+
+def _broadcast(inputs: Inputs, arguments: Arguments) -> Type:
+    return broadcast(inputs[0], inputs[1])
+
+
+_FUNCTION, _STAGE, _INTERNAL = Role.FUNCTION, Role.MIXER_STAGE, Role.INTERNAL
+
+MIXERS = (
+    Entry("diagonal", _FUNCTION, "T_ii = f_i (memoryless)", _diagonal, operands=("f",)),
+    Entry("low_rank", _FUNCTION, "T_ij = C_i . B_j", _low_rank, operands=("C", "B"), local=False),
+    Entry(
+        "semi_separable",
+        _FUNCTION,
+        "T_ij = C_i A_i ... A_{j+1} B_j for i >= j",
+        _semi_separable,
+        operands=("C", "A", "B"),
+        local=False,
+    ),
+    Entry(
+        "toeplitz", _FUNCTION, "T_ij = K_{i-j} for i >= j", _toeplitz, operands=("K",), local=False
+    ),
+    Entry(
+        "explicit",
+        Role.SOURCE,
+        "a learned causal filter of k taps per channel; tap i meets the token i steps back",
+        lambda inputs, arguments: Filter(arguments["channels"], arguments["k"]),
+        operands=(),
+        arguments=(size("channels"), size("k")),
+        parameters=lambda inputs, arguments: (
+            Parameter(
+                "",
+                (arguments["channels"], arguments["k"]),
+                ("uniform", -(arguments["k"] ** -0.5), arguments["k"] ** -0.5),
+            ),
+        ),
+    ),
+    Entry(
+        "implicit",
+        Role.SOURCE,
+        "a filter as long as the sequence: a small network over positions times a window (Hyena, 2302.10866)",
+        lambda inputs, arguments: Filter(arguments["channels"], None),
+        operands=(),
+        arguments=(size("channels"), size("hidden", 64), flag("decay", True)),
+        parameters=_implicit_parameters,
+    ),
+    Entry(
+        "mixer_scale",
+        _STAGE,
+        "times a number",
+        _keep("scale"),
+        operands=("mixer",),
+        arguments=(real("s"),),
+        spelling="scale",
+    ),
+    Entry(
+        "softcap",
+        _STAGE,
+        "c tanh(T / c)",
+        _nonlinear("softcap"),
+        operands=("mixer",),
+        arguments=(real("c"),),
+    ),
+    Entry("causal", _STAGE, "token i sees j <= i", _mask("causal", True), operands=("mixer",)),
+    Entry(
+        "band",
+        _STAGE,
+        "token i sees |i - j| < w",
+        _mask("band", False),
+        operands=("mixer",),
+        arguments=(size("w"),),
+    ),
+    Entry(
+        "mixer_softmax",
+        _STAGE,
+        "softmax over the visible entries of a row",
+        _nonlinear("softmax"),
+        operands=("mixer",),
+        spelling="softmax",
+    ),
+    Entry(
+        "mixer_sigmoid",
+        _STAGE,
+        "sigmoid of the visible entries",
+        _nonlinear("sigmoid"),
+        operands=("mixer",),
+        spelling="sigmoid",
+    ),
+    Entry(
+        "mixer_relu", _STAGE, "max(T, 0)", _nonlinear("relu"), operands=("mixer",), spelling="relu"
+    ),
+    Entry(
+        "normalize",
+        _STAGE,
+        "divide a row by max(|its sum|, floor)",
+        _nonlinear("normalize"),
+        operands=("mixer",),
+        arguments=(real("floor", Fraction(1, 10**6)),),
+    ),
+    Entry("compose", _INTERNAL, "T1 @ T2", _combine, operands=("left", "right"), local=False),
+    Entry("mixer_add", _INTERNAL, "T1 + T2", _combine, operands=("left", "right")),
+    Entry("mixer_subtract", _INTERNAL, "T1 - T2", _combine, operands=("left", "right")),
+    Entry("mixer_negate", _INTERNAL, "-T", _keep("-"), operands=("mixer",)),
+    Entry("row_scale", _INTERNAL, "f * T: row i times f_i", _row_scale, operands=("f", "mixer")),
+    Entry("apply", _INTERNAL, "T @ V", _apply, operands=("mixer", "value"), local=False),
+    Entry(
+        "add",
+        _INTERNAL,
+        "a + b",
+        _broadcast,
+        operands=("a", "b"),
+        torch="({0} + {1})",
+        pointwise=True,
+    ),
+    Entry(
+        "subtract",
+        _INTERNAL,
+        "a - b",
+        _broadcast,
+        operands=("a", "b"),
+        torch="({0} - {1})",
+        pointwise=True,
+    ),
+    Entry(
+        "multiply",
+        _INTERNAL,
+        "a * b",
+        _broadcast,
+        operands=("a", "b"),
+        torch="({0} * {1})",
+        pointwise=True,
+    ),
+    Entry(
+        "divide",
+        _INTERNAL,
+        "a / b",
+        _broadcast,
+        operands=("a", "b"),
+        torch="({0} / {1})",
+        pointwise=True,
+    ),
+    Entry(
+        "negate",
+        _INTERNAL,
+        "-a",
+        lambda inputs, arguments: value_of(inputs[0], "-"),
+        torch="(-{0})",
+        pointwise=True,
+    ),
+)

@@ -1,0 +1,579 @@
+"""Resolving the body of an operator: names, numbers and types, one binding after the other.
+
+Owns: what an expression means, and every diagnostic about one. Refuses: the backbone (resolve.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from starc.compiler import catalog, numbers
+from starc.compiler.builder import Builder
+from starc.compiler.catalog.entry import Argument, Entry, Kind, Role
+from starc.compiler.numbers import Numeric
+from starc.compiler.types import Mixer, Problem, describe
+from starc.grammar import nodes
+from starc.grammar.errors import Diagnostic, StarError, suggest
+from starc.grammar.source import Span
+
+MAX_SIZE = 2**31 - 1
+"""Sizes are tensor extents; larger ones are refused before they reach torch."""
+
+_INITS = {"normal": 1, "uniform": 2, "linspace": 2, "log": 1, "exp": 1, "inverse_softplus": 1}
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A value of the operator under construction."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Poison:
+    """The result of a binding that failed: whatever reads it stays silent."""
+
+
+class Poisoned(Exception):
+    """Raised on reading a failed binding, so that one fault gives one diagnostic."""
+
+
+Result = Numeric | Ref
+
+
+def fail(problem: Problem, span: Span) -> StarError:
+    return StarError(Diagnostic(problem.code, problem.message, span, problem.label, problem.hint))
+
+
+def error(code: str, message: str, span: Span, label: str = "", hint: str = "") -> StarError:
+    return StarError(Diagnostic(code, message, span, label, hint))
+
+
+class Expressions:
+    """Evaluates expressions of one operator into a Builder.
+
+    `numbers_` are the compile-time numbers in scope (width, layer, parameters ...); `names` maps
+    bindings to their results. `read` records the names that were used.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        numbers_: Mapping[str, Numeric],
+        operators: Mapping[str, object],
+        later: Mapping[str, Span],
+    ) -> None:
+        self.builder = builder
+        self.names: dict[str, Result | Poison] = dict(numbers_)
+        self.read: set[str] = set()
+        self._operators = operators
+        self._later = later
+
+    # --- values ---------------------------------------------------------------------------------
+
+    def evaluate(self, expr: nodes.Expr) -> Result:
+        """The number or value of an expression; raises StarError at the smallest place at fault."""
+        match expr:
+            case nodes.Number():
+                return self._number(lambda: numbers.literal(expr.text), expr.span)
+            case nodes.Name():
+                return self._name(expr)
+            case nodes.Negate():
+                return self._negate(expr)
+            case nodes.Binary():
+                return self._binary(expr)
+            case nodes.Pipe():
+                return self._pipe(expr)
+            case nodes.Call():
+                return self._call(expr)
+            case nodes.Hole():
+                raise hole_error(expr)
+            case nodes.Text():
+                raise error(
+                    "wrong-type",
+                    "a string is documentation and has no value.",
+                    expr.span,
+                    hint="strings may stand first in an operator or model, and nowhere else.",
+                )
+            case nodes.Member():
+                raise error(
+                    "unknown-name",
+                    f"features of other units cannot be named inside an operator: '{expr.unit}.{expr.name}'.",
+                    expr.span,
+                    hint="give the operator a parameter 'f: feature' and pass the feature in the backbone.",
+                )
+
+    def number(self, expr: nodes.Expr, what: str) -> Numeric:
+        """An expression that must be a compile-time number."""
+        result = self.evaluate(expr)
+        if isinstance(result, Ref):
+            type_ = self.builder.type(result.id)
+            raise error(
+                "wrong-type",
+                f"{what} must be a number, not a {describe(type_)}.",
+                expr.span,
+                f"this is a {describe(type_)}",
+            )
+        return result
+
+    def value(self, expr: nodes.Expr) -> int:
+        """An expression as a value id; a number becomes a literal constant."""
+        return self._lift(self.evaluate(expr), expr.span)
+
+    def _lift(self, result: Result, span: Span) -> int:
+        if isinstance(result, Ref):
+            return result.id
+        return self.builder.emit("number", (), {"value": result}, span)
+
+    def _emit(
+        self, op: str, inputs: tuple[int, ...], attributes: dict[str, Any], span: Span
+    ) -> Ref:
+        try:
+            return Ref(self.builder.emit(op, inputs, attributes, span))
+        except Problem as problem:
+            raise fail(problem, span) from None
+
+    def _number(self, compute: Callable[[], Numeric], span: Span) -> Numeric:
+        try:
+            return compute()
+        except Problem as problem:
+            raise fail(problem, span) from None
+
+    def _name(self, expr: nodes.Name) -> Result:
+        name = expr.name
+        if name in self.names:
+            self.read.add(name)
+            result = self.names[name]
+            if isinstance(result, Poison):
+                raise Poisoned
+            return result
+        if name in self._later:
+            raise StarError(
+                Diagnostic(
+                    "unknown-name",
+                    f"'{name}' is read before it is bound.",
+                    expr.span,
+                    related=((self._later[name], "bound here"),),
+                    hint="bindings are read from top to bottom.",
+                )
+            )
+        if name in catalog.PLANNED:
+            raise not_yet(name, expr.span)
+        if catalog.is_stage(name) or catalog.find_function(name):
+            raise error(
+                "wrong-type",
+                f"'{name}' is an operation, not a value.",
+                expr.span,
+                hint=f"write x |> {name}, or {name}(...) with its arguments.",
+            )
+        raise error(
+            "unknown-name",
+            f"nothing is named '{name}' here.",
+            expr.span,
+            "unknown",
+            suggest(name, self.names) or "in scope: " + ", ".join(sorted(self.names)) + ".",
+        )
+
+    # --- arithmetic -----------------------------------------------------------------------------
+
+    def _negate(self, expr: nodes.Negate) -> Result:
+        result = self.evaluate(expr.value)
+        if not isinstance(result, Ref):
+            return -result
+        mixer = isinstance(self.builder.type(result.id), Mixer)
+        return self._emit("mixer_negate" if mixer else "negate", (result.id,), {}, expr.span)
+
+    def _binary(self, expr: nodes.Binary) -> Result:
+        left, right = self.evaluate(expr.left), self.evaluate(expr.right)
+        operator = expr.operator
+        if not isinstance(left, Ref) and not isinstance(right, Ref):
+            if operator == "@":
+                raise error("wrong-type", "'@' applies a mixer; both sides are numbers.", expr.span)
+            return self._number(lambda: numbers.arithmetic(operator, left, right), expr.span)
+        left_mixer, right_mixer = self._is_mixer(left), self._is_mixer(right)
+        if operator == "@":
+            return self._apply(expr, left, right)
+        if not left_mixer and not right_mixer:
+            op = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}[operator]
+            ids = self._lift(left, expr.left.span), self._lift(right, expr.right.span)
+            return self._emit(op, ids, {}, expr.span)
+        return self._mixer_arithmetic(expr, left, right)
+
+    def _is_mixer(self, result: Result) -> bool:
+        return isinstance(result, Ref) and isinstance(self.builder.type(result.id), Mixer)
+
+    def _apply(self, expr: nodes.Binary, left: Result, right: Result) -> Result:
+        left_id, right_id = self._lift(left, expr.left.span), self._lift(right, expr.right.span)
+        type_ = self.builder.type(left_id)
+        if not isinstance(type_, Mixer):
+            raise error(
+                "wrong-type",
+                f"the left side of '@' must be a mixer, not a {describe(type_)}.",
+                expr.left.span,
+                f"this is a {describe(type_)}",
+                "diagonal(f) @ v multiplies channel by channel; low_rank, semi_separable and toeplitz mix tokens.",
+            )
+        if self._is_mixer(right):
+            return self._emit("compose", (left_id, right_id), {}, expr.span)
+        self._check_causal(left_id, "'@'", expr.left.span)
+        return self._emit("apply", (left_id, right_id), {}, expr.span)
+
+    def _mixer_arithmetic(self, expr: nodes.Binary, left: Result, right: Result) -> Result:
+        operator = expr.operator
+        both = self._is_mixer(left) and self._is_mixer(right)
+        if operator in "+-" and both:
+            assert isinstance(left, Ref) and isinstance(right, Ref)
+            op = "mixer_add" if operator == "+" else "mixer_subtract"
+            return self._emit(op, (left.id, right.id), {}, expr.span)
+        if operator == "*" and self._is_mixer(right) and not both:
+            assert isinstance(right, Ref)
+            if not isinstance(left, Ref):
+                return self._emit("mixer_scale", (right.id,), {"s": left}, expr.span)
+            return self._emit("row_scale", (left.id, right.id), {}, expr.span)
+        if operator in "*/" and isinstance(left, Ref) and not isinstance(right, Ref):
+            factor = right if operator == "*" else None
+            if factor is None:
+                factor = self._number(
+                    lambda: numbers.arithmetic("/", Fraction(1), right), expr.right.span
+                )
+            return self._emit("mixer_scale", (left.id,), {"s": factor}, expr.span)
+        raise error(
+            "wrong-type",
+            f"'{operator}' does not combine these: mixers know T1 + T2, T1 - T2, f * T, T1 @ T2 and T @ V.",
+            expr.span,
+            hint="apply a mixer to a feature first (T @ V); a feature times a mixer, f * T, scales its rows.",
+        )
+
+    def _check_causal(self, id: int, what: str, span: Span) -> None:
+        """A causal model may not look ahead: name the mixer that does."""
+        mixer = self.builder.type(id)
+        assert isinstance(mixer, Mixer)
+        if mixer.causal:
+            return
+        root = self._looks_ahead(id)
+        value = self.builder.values[root]
+        related = (
+            ((value.span, f"'{value.op}' sees all tokens"),)
+            if value.span and value.span != span
+            else ()
+        )
+        raise StarError(
+            Diagnostic(
+                "causality",
+                f"{what} reads a mixer that sees later tokens: '{value.op}' is not masked.",
+                span,
+                "token i may only use tokens j <= i",
+                "put '|> causal' before it.",
+                related,
+            )
+        )
+
+    def _looks_ahead(self, id: int) -> int:
+        value = self.builder.values[id]
+        for i in value.inputs:
+            type_ = self.builder.type(i)
+            if isinstance(type_, Mixer) and not type_.causal:
+                return self._looks_ahead(i)
+        return id
+
+    # --- calls ----------------------------------------------------------------------------------
+
+    def _pipe(self, expr: nodes.Pipe) -> Result:
+        operand = self._lift(self.evaluate(expr.value), expr.value.span)
+        stage = expr.stage
+        if isinstance(stage, nodes.Hole):
+            raise hole_error(stage)
+        if isinstance(stage, nodes.Name):
+            return self._stage(stage.name, stage.span, operand, (), stage.span)
+        return self._stage(stage.function, stage.name_span, operand, stage.arguments, stage.span)
+
+    def _stage(
+        self,
+        name: str,
+        name_span: Span,
+        operand: int,
+        arguments: tuple[nodes.Argument, ...],
+        span: Span,
+    ) -> Result:
+        entry = catalog.find_stage(name, self.builder.type(operand))
+        if entry is None:
+            raise self._no_such_stage(name, name_span)
+        attributes = self.bind(entry, arguments, span)
+        if entry.op in ("mixer_softmax", "normalize") and self._is_mixer(Ref(operand)):
+            self._check_causal(operand, f"'{name}'", name_span)
+        return self._emit(entry.op, (operand,), attributes, span)
+
+    def _no_such_stage(self, name: str, span: Span) -> StarError:
+        if name in catalog.PLANNED:
+            return not_yet(name, span)
+        if name in self._operators:
+            return not_yet_operator(name, span)
+        if name in self.names:
+            return error(
+                "wrong-type",
+                f"'{name}' is a value, not a stage.",
+                span,
+                hint="a stage stands after |>: x |> dense(n).",
+            )
+        if catalog.find_function(name):
+            return error(
+                "wrong-type",
+                f"'{name}' is a function, not a stage.",
+                span,
+                hint=f"write {name}(...) without |>.",
+            )
+        known = catalog.names([Role.STAGE, Role.MIXER_STAGE])
+        return error(
+            "unknown-name",
+            f"there is no stage '{name}'.",
+            span,
+            "unknown",
+            suggest(name, [*known, *self._operators]),
+        )
+
+    def _call(self, expr: nodes.Call) -> Result:
+        name = expr.function
+        positional = [a for a in expr.arguments if a.name is None]
+        if name in numbers.FUNCTIONS and len(positional) == len(expr.arguments):
+            results = [self.evaluate(a.value) for a in positional]
+            plain = [r for r in results if not isinstance(r, Ref)]
+            if len(plain) == len(results):
+                return self._number(lambda: numbers.call(name, plain), expr.span)
+            if catalog.is_stage(name):
+                operand = self._lift(results[0], positional[0].value.span)
+                return self._stage(name, expr.name_span, operand, expr.arguments[1:], expr.span)
+            raise error("wrong-type", f"'{name}' is a function of numbers.", expr.span)
+        entry = catalog.find_function(name)
+        if entry is not None:
+            return self._function(entry, expr)
+        if catalog.is_stage(name):
+            if not positional or expr.arguments[0].name is not None:
+                raise error(
+                    "wrong-argument",
+                    f"'{name}' is a stage and needs a feature to act on.",
+                    expr.span,
+                    hint=f"write x |> {name}(...).",
+                )
+            operand = self.value(positional[0].value)
+            return self._stage(name, expr.name_span, operand, expr.arguments[1:], expr.span)
+        if name in catalog.PLANNED:
+            raise not_yet(name, expr.name_span)
+        if name in self._operators:
+            raise not_yet_operator(name, expr.name_span)
+        known = [*catalog.NAMES, *numbers.FUNCTIONS, *self._operators]
+        raise error(
+            "unknown-name",
+            f"there is no function '{name}'.",
+            expr.name_span,
+            "unknown",
+            suggest(name, known),
+        )
+
+    def _function(self, entry: Entry, expr: nodes.Call) -> Result:
+        """A constructor: operands first (by position or by name), then compile-time arguments."""
+        if entry.variadic:
+            if not expr.arguments or any(a.name for a in expr.arguments):
+                raise error(
+                    "wrong-argument",
+                    f"'{entry.name}' takes one or more features.",
+                    expr.span,
+                    hint=signature(entry),
+                )
+            ids = tuple(self.value(a.value) for a in expr.arguments)
+            return self._emit(entry.op, ids, {}, expr.span)
+        operands: dict[str, int] = {}
+        rest: list[nodes.Argument] = []
+        for argument in expr.arguments:
+            free = [o for o in entry.operands if o not in operands]
+            if argument.name in entry.operands:
+                name = argument.name
+            elif argument.name is None and free and not rest:
+                name = free[0]
+            else:
+                rest.append(argument)
+                continue
+            if name in operands:
+                raise error(
+                    "wrong-argument",
+                    f"'{entry.name}' is given '{name}' twice.",
+                    argument.span,
+                    hint=signature(entry),
+                )
+            operands[name] = self.value(argument.value)
+        missing = [o for o in entry.operands if o not in operands]
+        if missing:
+            raise error(
+                "wrong-argument",
+                f"'{entry.name}' needs {' and '.join(missing)}.",
+                expr.span,
+                f"{', '.join(missing)} missing",
+                signature(entry),
+            )
+        attributes = self.bind(entry, tuple(rest), expr.span)
+        return self._emit(
+            entry.op, tuple(operands[o] for o in entry.operands), attributes, expr.span
+        )
+
+    # --- compile-time arguments -----------------------------------------------------------------
+
+    def bind(
+        self, entry: Entry, arguments: tuple[nodes.Argument, ...], span: Span
+    ) -> dict[str, Any]:
+        """Arguments of a call matched to the entry's, checked and completed with defaults."""
+        found: dict[str, Any] = {}
+        known = {a.name: a for a in entry.arguments}
+        for position, argument in enumerate(arguments):
+            if argument.name is None:
+                if position >= len(entry.arguments):
+                    raise error(
+                        "wrong-argument",
+                        f"'{entry.name}' takes {_count(len(entry.arguments))}, not {len(arguments)}.",
+                        argument.span,
+                        "one too many",
+                        signature(entry),
+                    )
+                wanted = entry.arguments[position]
+            elif argument.name in known:
+                wanted = known[argument.name]
+            else:
+                raise error(
+                    "wrong-argument",
+                    f"'{entry.name}' has no argument '{argument.name}'.",
+                    argument.span,
+                    "unknown",
+                    suggest(argument.name, known) or signature(entry),
+                )
+            if wanted.name in found:
+                raise error(
+                    "wrong-argument",
+                    f"'{entry.name}' is given '{wanted.name}' twice.",
+                    argument.span,
+                    hint=signature(entry),
+                )
+            found[wanted.name] = self._argument(entry, wanted, argument.value)
+        for wanted in entry.arguments:
+            if wanted.name not in found:
+                if wanted.default is ...:
+                    raise error(
+                        "wrong-argument",
+                        f"'{entry.name}' needs '{wanted.name}'.",
+                        span,
+                        f"'{wanted.name}' missing",
+                        signature(entry),
+                    )
+                found[wanted.name] = wanted.default
+        return {a.name: found[a.name] for a in entry.arguments}
+
+    def _argument(self, entry: Entry, wanted: Argument, expr: nodes.Expr) -> Any:
+        what = f"'{wanted.name}' of '{entry.name}'"
+        if wanted.kind is Kind.INIT:
+            return self._init(expr)
+        if wanted.kind is Kind.FLAG or wanted.kind is Kind.CHOICE:
+            choices = ("true", "false") if wanted.kind is Kind.FLAG else wanted.choices
+            if not isinstance(expr, nodes.Name) or expr.name not in choices:
+                listed = ", ".join(choices)
+                near = suggest(expr.name, choices) if isinstance(expr, nodes.Name) else ""
+                raise error(
+                    "wrong-argument", f"{what} must be one of {listed}.", expr.span, hint=near
+                )
+            return expr.name == "true" if wanted.kind is Kind.FLAG else expr.name
+        number = self.number(expr, what)
+        if wanted.kind is Kind.REAL:
+            return number
+        return size_of(number, what, expr.span, smallest=1 if wanted.kind is Kind.SIZE else 0)
+
+    def _init(self, expr: nodes.Expr) -> tuple[Any, ...]:
+        """An initial value: a number, or normal(std), uniform(a, b), linspace(a, b) and functions of these."""
+        if isinstance(expr, nodes.Call) and expr.function in _INITS:
+            takes = _INITS[expr.function]
+            if len(expr.arguments) != takes or any(a.name for a in expr.arguments):
+                raise error(
+                    "wrong-argument", f"'{expr.function}' takes {_count(takes)} here.", expr.span
+                )
+            if takes == 1 and expr.function != "normal":
+                return (expr.function, self._init(expr.arguments[0].value))
+            return (
+                expr.function,
+                *(float(self.number(a.value, "an initial value")) for a in expr.arguments),
+            )
+        if isinstance(expr, nodes.Negate):
+            return ("negate", self._init(expr.value))
+        return ("constant", numbers.python_number(self.number(expr, "an initial value")))
+
+
+def size_of(number: Numeric, what: str, span: Span, smallest: int = 1) -> int:
+    """A number as a tensor extent."""
+    if number != int(number):
+        raise error(
+            "bad-size",
+            f"{what} must be a whole number, not {numbers.show(number)}.",
+            span,
+            f"this is {numbers.show(number)}",
+            "multiple(a, of) rounds up to a multiple.",
+        )
+    if not smallest <= number <= MAX_SIZE:
+        raise error(
+            "bad-size",
+            f"{what} must lie between {smallest} and {MAX_SIZE}, not {numbers.show(number)}.",
+            span,
+            f"this is {numbers.show(number)}",
+        )
+    return int(number)
+
+
+def signature(entry: Entry) -> str:
+    """How an operation is written, for hints."""
+    parts = (
+        ["..."] if entry.variadic else list(entry.operands if entry.role is Role.FUNCTION else ())
+    )
+    for a in entry.arguments:
+        if a.default is ...:
+            parts.append(a.name)
+        else:
+            parts.append(f"{a.name} = {_default(a.default)}")
+    return f"{entry.name}({', '.join(parts)})" if parts else entry.name
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return str(value[1])
+    if isinstance(value, Fraction) and value.denominator != 1:
+        return f"{float(value):g}"
+    return str(value)
+
+
+def _count(n: int) -> str:
+    return {0: "no arguments", 1: "one argument"}.get(n, f"{n} arguments")
+
+
+def not_yet(name: str, span: Span) -> StarError:
+    return error(
+        "not-yet-supported",
+        f"the language has '{name}', but this version of starc cannot build it yet.",
+        span,
+        hint="docs/language.md lists what is built.",
+    )
+
+
+def not_yet_operator(name: str, span: Span) -> StarError:
+    return error(
+        "not-yet-supported",
+        f"'{name}' is an operator; operators as stages cannot be built yet.",
+        span,
+        hint="use it as a unit of the backbone.",
+    )
+
+
+def hole_error(hole: nodes.Hole) -> StarError:
+    return error(
+        "hole-left",
+        "a hole is left: this program is a search space, not an architecture.",
+        hole.span,
+        "undecided",
+        "'starc sample' prints a random filling; 'starc search' looks for the best.",
+    )

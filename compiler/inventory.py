@@ -1,0 +1,133 @@
+"""The inventory of a model: every tensor of the generated module by its full dotted name.
+
+Owns: the rule that turns a place in the backbone and a parameter of an operator into a name, and the
+order of parameters (that of execution). Refuses: initial values and how generated code holds them.
+
+    embedding.weight                  (vocab, width)
+    embedding_norm.weight, .bias      when the embedding is normalised
+    position.weight                   (context, width), with learned positions
+    <unit path>_<suffix>.weight       norms of the unit's residual: blocks.0.mha_norm.weight
+    <unit path>.<parameter>           the operator's own: blocks.0.mha.C.weight
+    final_norm.weight, .bias          when there is a final norm
+    head.weight, head.bias            (vocab, width), (vocab,); the weight only when it is not tied
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from starc.compiler.catalog import ENTRIES
+from starc.compiler.ir import (
+    Layer,
+    Model,
+    Norm,
+    Operator,
+    Parallel,
+    Parameter,
+    Repeat,
+    Residual,
+    Unit,
+    units,
+)
+from starc.compiler.types import Feature
+from starc.grammar.errors import InternalError
+
+_EMBEDDING = ("normal", 0.02)
+
+
+def norm_parameters(norm: Norm, width: int) -> tuple[Parameter, ...]:
+    """The parameters of a norm of the stream; names are suffixes such as ".weight"."""
+    return ENTRIES[norm.op].parameters([Feature(1, width)], dict(norm.attributes))
+
+
+def residual_parameters(path: str, residual: Residual, width: int) -> Iterator[Parameter]:
+    """The parameters of the norms around a unit or parallel, under their full names."""
+    for suffix, norm in residual.norms:
+        for parameter in norm_parameters(norm, width):
+            yield _renamed(parameter, f"{path}_{suffix}{parameter.name}")
+
+
+def model_parameters(model: Model) -> dict[str, Parameter]:
+    """All parameters and buffers by full name, in order of execution; tied ones are left out.
+
+    A parameter with `learned` False is a buffer. The `Parameter` under a name is that of the operator
+    (its own `name` stays local to the operator).
+    """
+    found: dict[str, Parameter] = {}
+    operators = {o.name: o for o in model.operators}
+    found["embedding.weight"] = Parameter(
+        "embedding.weight", (model.vocab, model.width), _EMBEDDING
+    )
+    if model.embedding.norm is not None:
+        for parameter in norm_parameters(model.embedding.norm, model.width):
+            found["embedding_norm" + parameter.name] = parameter
+    if model.position == "learned":
+        found["position.weight"] = Parameter(
+            "position.weight", (model.context, model.width), _EMBEDDING
+        )
+    for name, parameter in _layers(model.layers, operators, model.width):
+        if name in found:
+            raise InternalError(f"two parameters are named {name!r}")
+        found[name] = parameter
+    if model.final_norm is not None:
+        for parameter in norm_parameters(model.final_norm, model.width):
+            found["final_norm" + parameter.name] = parameter
+    if not model.embedding.tied:
+        found["head.weight"] = Parameter(
+            "head.weight", (model.vocab, model.width), ("normal", model.width**-0.5)
+        )
+    if model.head.bias:
+        found["head.bias"] = Parameter("head.bias", (model.vocab,), ("constant", 0))
+    return found
+
+
+def _layers(
+    layers: tuple[Layer, ...], operators: dict[str, Operator], width: int
+) -> Iterator[tuple[str, Parameter]]:
+    for layer in layers:
+        match layer:
+            case Repeat():
+                for body in layer.bodies:
+                    yield from _layers(body, operators, width)
+            case Parallel():
+                for parameter in residual_parameters(layer.path, layer.residual, width):
+                    yield parameter.name, parameter
+                yield from _layers(layer.branches, operators, width)
+            case Unit():
+                for parameter in residual_parameters(layer.path, layer.residual, width):
+                    yield parameter.name, parameter
+                ties = {tie.parameter for tie in layer.ties}
+                for parameter in operators[layer.operator].parameters:
+                    if parameter.name not in ties:
+                        yield f"{layer.path}.{parameter.name}", parameter
+
+
+def tied(model: Model) -> dict[str, str]:
+    """Full names that are another parameter, each with the full name of the one that is stored."""
+    direct = {
+        f"{unit.path}.{tie.parameter}": f"{tie.unit}.{tie.parameter}"
+        for unit in units(model.layers)
+        for tie in unit.ties
+    }
+    found = {}
+    for name, source in direct.items():
+        while source in direct:
+            source = direct[source]
+        found[name] = source
+    if model.embedding.tied:
+        found["head.weight"] = "embedding.weight"
+    return found
+
+
+def unfused_names(model: Model) -> dict[str, tuple[tuple[str, int], ...]]:
+    """For every stored parameter that stacks others along axis 0: their full names and rows, in order."""
+    found = {}
+    for name, parameter in model_parameters(model).items():
+        if parameter.parts:
+            path = name.removesuffix(parameter.name)
+            found[name] = tuple((path + part, rows) for part, rows in parameter.parts)
+    return found
+
+
+def _renamed(parameter: Parameter, name: str) -> Parameter:
+    return Parameter(name, parameter.shape, parameter.init, parameter.learned, parameter.parts)

@@ -1,0 +1,232 @@
+"""The intermediate representation: typed, monomorphic, in single assignment form per operator.
+
+    Model    = name, doc, vocab, width, context, Embedding, position, Head, final_norm: Norm?,
+               operators: Operator*, layers: Layer*
+    Layer    = Unit(name, operator, residual, ties, inputs)      one operator in the backbone
+             | Repeat(name, bodies: (Layer*)*)                    copies with weights of their own
+             | Parallel(name, mode, branches: Layer*, residual)   branches on the same input
+    Residual = scheme, norms: Norm*                               pre | post | sandwich | none
+    Operator = name, arguments, values: Value*, outputs: (name, id)*, parameters: Parameter*
+    Value    = op, inputs: id*, attributes: (key, constant)*, type, name, parameters: name*
+    Parameter= name, shape, init, learned, parts
+
+A value's id is its position in `Operator.values`; inputs point backwards only. `op` is a key of the
+catalog, which knows everything else about it. The first output of an operator is `y : F[1, width]`;
+the others are features that later units use. Nodes are frozen; `span` never takes part in equality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from starc.compiler.types import Type
+from starc.grammar.source import Span
+
+Scalar = int | float | Fraction | str | bool
+Attribute = Scalar | tuple[Any, ...] | None
+Attributes = tuple[tuple[str, Attribute], ...]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tensor that an operator or a norm owns.
+
+    `init` is an expression tree of tuples: ("normal", std), ("constant", c), ("log", tree), ...
+    `learned` False makes it a buffer. `parts` lists (name, rows) of the parameters that were stacked
+    along axis 0 to make this one, in order; empty when nothing was.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    init: tuple[Any, ...]
+    learned: bool = True
+    parts: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+
+@dataclass(frozen=True)
+class Value:
+    """One step of an operator. `name` is the binding it completes, or the empty string."""
+
+    op: str
+    inputs: tuple[int, ...]
+    attributes: Attributes
+    type: Type
+    name: str = ""
+    parameters: tuple[str, ...] = ()
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    def attribute(self, key: str) -> Any:
+        for k, value in self.attributes:
+            if k == key:
+                return value
+        raise KeyError(key)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A monomorphic operator. `name` is unique in the model; `source_name` is the operator's name in the text."""
+
+    name: str
+    source_name: str
+    arguments: tuple[tuple[str, Attribute], ...]
+    values: tuple[Value, ...]
+    outputs: tuple[tuple[str, int], ...]
+    parameters: tuple[Parameter, ...]
+    doc: str | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    def parameter(self, name: str) -> Parameter:
+        return next(p for p in self.parameters if p.name == name)
+
+    @property
+    def inputs(self) -> tuple[tuple[str, int], ...]:
+        """(name, id) of the features that come in: `x` first where it is used, then features of other units."""
+        found = [
+            (str(v.attribute("name")), i) for i, v in enumerate(self.values) if v.op == "input"
+        ]
+        return tuple(sorted(found, key=lambda item: (item[0] != "x", item[1])))
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation of the stream: a norm stage of the catalog with its attributes."""
+
+    op: str
+    attributes: Attributes
+
+
+@dataclass(frozen=True)
+class Residual:
+    """How a unit F meets the stream x.
+
+    pre: x + F(n(x)); post: n(x + F(x)); sandwich: x + n2(F(n1(x))); none: F(x).
+    `norms` holds (suffix of the attribute name, norm).
+    """
+
+    scheme: str
+    norms: tuple[tuple[str, Norm], ...] = ()
+
+
+@dataclass(frozen=True)
+class FeatureRef:
+    """A feature of an earlier unit: `unit` is its path from the root, of the iteration where the reader stands."""
+
+    unit: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Tie:
+    """`parameter` of this unit's operator is the parameter of the same name of unit `unit` (its path)."""
+
+    parameter: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One operator in the backbone. `name` is unique in the enclosing block; `path` is the full dotted name.
+
+    `inputs` gives, for each input of the operator but `x`, where it comes from. `shares` lists
+    (names of parameters, path of the unit that owns them); the pass `share` turns it into `ties`.
+    """
+
+    name: str
+    path: str
+    layer: int
+    operator: str
+    residual: Residual
+    inputs: tuple[tuple[str, FeatureRef], ...] = ()
+    shares: tuple[tuple[tuple[str, ...], str], ...] = ()
+    ties: tuple[Tie, ...] = ()
+    labelled: bool = False
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One body per iteration; bodies that say the same become one class in the generated file."""
+
+    name: str
+    path: str
+    bodies: tuple[tuple[Layer, ...], ...]
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Branches on the same input, combined by sum, mean or difference (the first minus the others)."""
+
+    name: str
+    path: str
+    mode: str
+    branches: tuple[Layer, ...]
+    residual: Residual
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+Layer = Unit | Repeat | Parallel
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Token embedding; `scale` multiplies it; `tied` makes the head use the same matrix."""
+
+    tied: bool = False
+    scale: float = 1.0
+    norm: Norm | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """Read-out: logits = softcap(scale * (W h + b))."""
+
+    bias: bool = False
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    vocab: int
+    width: int
+    context: int
+    operators: tuple[Operator, ...]
+    layers: tuple[Layer, ...]
+    embedding: Embedding = Embedding()
+    position: str = "none"
+    head: Head = Head()
+    final_norm: Norm | None = None
+    doc: str | None = None
+
+    def operator(self, name: str) -> Operator:
+        return next(o for o in self.operators if o.name == name)
+
+    @property
+    def depth(self) -> int:
+        """Number of units, repeats unrolled."""
+        return sum(1 for _ in units(self.layers))
+
+
+def units(layers: tuple[Layer, ...]) -> Iterator[Unit]:
+    """All units in order of execution, repeats unrolled, branches of a parallel one after the other."""
+    for layer in layers:
+        match layer:
+            case Unit():
+                yield layer
+            case Repeat():
+                for body in layer.bodies:
+                    yield from units(body)
+            case Parallel():
+                yield from units(layer.branches)

@@ -1,0 +1,49 @@
+"""Names in generated code: from names in the program to safe, unique Python attributes.
+
+Owns: what may not be used as an attribute of a torch.nn.Module. Refuses: style (classes, locals: lower).
+"""
+
+from __future__ import annotations
+
+import keyword
+
+MODULE_ATTRIBUTES = frozenset("""
+    T_destination add_module apply bfloat16 buffers call_super_init children compile cpu cuda double
+    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule
+    half ipu load_state_dict modules mtia named_buffers named_children named_modules named_parameters
+    parameters register_backward_hook register_buffer register_forward_hook
+    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
+    register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
+    set_extra_state set_submodule share_memory state_dict to to_empty train training type xpu zero_grad
+    """.split())
+"""Public attributes of torch.nn.Module (a test compares them with the installed torch)."""
+
+MODEL_ATTRIBUTES = frozenset("embedding position head final_norm loss".split())
+"""Attributes that every generated Model has."""
+
+
+def identifier(name: str) -> str:
+    """A name that is safe as a Python attribute: no keyword, no module attribute, no mangling."""
+    name = name.lstrip("_") or "value"
+    if name[0].isdigit():
+        name = "v" + name
+    if keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in MODULE_ATTRIBUTES:
+        name += "_"
+    return name
+
+
+class Names:
+    """Unique names within one namespace; a repeated wish gets a number: gconv, gconv_2, gconv_3."""
+
+    def __init__(self, taken: frozenset[str] = frozenset()) -> None:
+        self._taken = set(taken)
+
+    def take(self, wanted: str) -> str:
+        """The wished name made safe and unique."""
+        base = identifier(wanted)
+        name, number = base, 2
+        while name in self._taken:
+            name, number = f"{base}_{number}", number + 1
+        self._taken.add(name)
+        return name

@@ -1,0 +1,148 @@
+"""One spelling for programs that mean the same.
+
+    (T1 @ T2) @ V    ->  T1 @ (T2 @ V)              (T1 + T2) @ V  ->  T1 @ V + T2 @ V
+    (f * T) @ V      ->  f * (T @ V)                diagonal(f) @ V  ->  f * V
+    causal(T1 + T2)  ->  causal(T1) + causal(T2)    causal(T)  ->  T where T is causal by structure
+    merge(heads(f))  ->  f,  heads(1), repeat(1), scale(1), shift(0), -(-f)  ->  nothing
+
+After it, the mixer of every `apply` is a chain of stages over one constructor, or a sum inside a
+nonlinearity, so that `select` can read its structure.
+"""
+
+from __future__ import annotations
+
+from starc.compiler.ir import Model, Value
+from starc.compiler.passes.rewriting import Rewriter, rewrite
+from starc.compiler.types import Constant, Feature, Filter, Mixer
+
+
+def canonicalize(model: Model) -> Model:
+    return rewrite(model, _rule)
+
+
+def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
+    match value.op:
+        case "apply":
+            return _apply(r, value, *inputs)
+        case "causal" | "band":
+            return _mask(r, value, inputs[0])
+        case "negate" | "mixer_negate":
+            inner = r.value(inputs[0])
+            return inner.inputs[0] if inner.op == value.op else None
+        case "multiply":
+            return _multiply(r, value, *inputs)
+    return inputs[0] if _does_nothing(r, value, inputs) else _shape(r, value, inputs)
+
+
+def _does_nothing(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> bool:
+    match value.op:
+        case "scale" | "mixer_scale":
+            return bool(value.attribute("s") == 1)
+        case "shift":
+            return bool(value.attribute("k") == 0)
+        case "heads" | "repeat":
+            return bool(value.attribute("n") == 1)
+        case "merge" | "slice":
+            return value.type == r.type(inputs[0])
+        case "concat":
+            return len(inputs) == 1
+    return False
+
+
+def _shape(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
+    """Splitting what was just merged the same way, or merging what was just split."""
+    if value.op not in ("merge", "heads"):
+        return None
+    inner = r.value(inputs[0])
+    if inner.op in ("merge", "heads") and inner.op != value.op:
+        source = inner.inputs[0]
+        if r.type(source) == value.type:
+            return source
+    return None
+
+
+def _multiply(r: Rewriter, value: Value, a: int, b: int) -> int | None:
+    """A literal factor becomes a scale."""
+    for factor, other in ((a, b), (b, a)):
+        literal = r.value(factor)
+        if literal.op == "number" and not isinstance(r.type(other), Constant):
+            s = literal.attribute("value")
+            return other if s == 1 else r.emit("scale", (other,), value, s=s)
+    return None
+
+
+def _apply(r: Rewriter, value: Value, mixer: int, v: int) -> int | None:
+    """T @ V with the algebra of T moved outside."""
+    m = r.value(mixer)
+    assert isinstance(value.type, Feature)
+    heads = value.type.heads
+
+    def applied(t: int, to: int) -> int:
+        again = _apply(r, value, t, to)
+        return r.emit("apply", (t, to), value) if again is None else again
+
+    match m.op:
+        case "compose":
+            return applied(m.inputs[0], applied(m.inputs[1], v))
+        case "mixer_add" | "mixer_subtract":
+            sides = [grouped(r, value, applied(t, v), heads) for t in m.inputs]
+            return r.emit(m.op.removeprefix("mixer_"), tuple(sides), value)
+        case "mixer_negate":
+            return r.emit("negate", (applied(m.inputs[0], v),), value)
+        case "mixer_scale" if not _is_score(r, mixer):
+            return r.emit("scale", (applied(m.inputs[0], v),), value, s=m.attribute("s"))
+        case "row_scale":
+            return _product(r, value, m.inputs[0], applied(m.inputs[1], v), heads)
+        case "diagonal":
+            return _product(r, value, m.inputs[0], v, heads)
+    return None
+
+
+def _is_score(r: Rewriter, mixer: int) -> bool:
+    """Whether the chain ends in low_rank, whose scale belongs to the score."""
+    m = r.value(mixer)
+    while m.op in ("mixer_scale", "causal", "band"):
+        m = r.value(m.inputs[0])
+    return m.op == "low_rank"
+
+
+def _product(r: Rewriter, value: Value, f: int, v: int, heads: int) -> int:
+    a, b = grouped(r, value, f, heads), grouped(r, value, v, heads)
+    product = _multiply(r, value, a, b)
+    return r.emit("multiply", (a, b), value) if product is None else product
+
+
+def grouped(r: Rewriter, value: Value, id: int, heads: int) -> int:
+    """A feature with its heads repeated up to a count that they divide; one head broadcasts."""
+    type_ = r.type(id)
+    assert isinstance(type_, Feature | Constant)
+    if type_.heads in (1, heads):
+        return id
+    return r.emit("repeat", (id,), value, n=heads // type_.heads)
+
+
+def _mask(r: Rewriter, value: Value, mixer: int) -> int | None:
+    m, type_ = r.value(mixer), r.type(mixer)
+    assert isinstance(type_, Mixer)
+    if value.op == "causal" and type_.causal:
+        return mixer
+
+    def masked(t: int) -> int:
+        again = _mask(r, value, t)
+        return r.emit(value.op, (t,), value, **dict(value.attributes)) if again is None else again
+
+    match m.op:
+        case "mixer_add" | "mixer_subtract":
+            return r.emit(m.op, tuple(masked(t) for t in m.inputs), value)
+        case "mixer_negate":
+            return r.emit(m.op, (masked(m.inputs[0]),), value)
+        case "row_scale":
+            return r.emit(m.op, (m.inputs[0], masked(m.inputs[1])), value)
+        case "diagonal":
+            return mixer
+        case "toeplitz" if value.op == "band":
+            taps = r.type(m.inputs[0])
+            assert isinstance(taps, Filter)
+            if taps.length is not None and taps.length <= value.attribute("w"):
+                return mixer
+    return None

@@ -1,0 +1,69 @@
+"""Rewriting an operator value by value.
+
+Owns: the walk and the renumbering. Refuses: any particular rewrite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from starc.compiler.builder import Builder, prune
+from starc.compiler.ir import Model, Operator, Value
+from starc.compiler.types import Type
+
+Rule = Callable[["Rewriter", Value, tuple[int, ...]], int | None]
+
+
+class Rewriter:
+    """An operator being rebuilt: `emit` adds values to the new one."""
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+        self.builder = Builder()
+
+    def type(self, id: int) -> Type:
+        return self.builder.type(id)
+
+    def value(self, id: int) -> Value:
+        """A value of the new operator."""
+        return self.builder.values[id]
+
+    def emit(self, op: str, inputs: tuple[int, ...], like: Value, **attributes: Any) -> int:
+        """A new value that stands for (part of) `like`."""
+        return self.builder.emit(op, inputs, attributes, like.span)
+
+    def copy(self, value: Value, inputs: tuple[int, ...]) -> int:
+        """The same value over new inputs."""
+        parameters = tuple(self.operator.parameter(name) for name in value.parameters)
+        return self.builder.emit(
+            value.op, inputs, value.attributes, value.span, value.name, parameters
+        )
+
+    def run(self, rule: Rule) -> Operator:
+        """Visit values in order; `rule(rewriter, value, new inputs)` gives the new id, or None to copy."""
+        new: list[int] = []
+        for value in self.operator.values:
+            inputs = tuple(new[i] for i in value.inputs)
+            id = rule(self, value, inputs)
+            if id is None:
+                id = self.copy(value, inputs)
+            elif value.name:
+                self.builder.label(id, value.name)
+            new.append(id)
+        outputs = tuple((name, new[id]) for name, id in self.operator.outputs)
+        values, outputs, parameters = prune(
+            self.builder.values, outputs, {**_parameters(self.operator), **self.builder.parameters}
+        )
+        return replace(self.operator, values=values, outputs=outputs, parameters=parameters)
+
+
+def _parameters(operator: Operator) -> dict[str, Any]:
+    return {p.name: p for p in operator.parameters}
+
+
+def rewrite(model: Model, rule: Rule) -> Model:
+    """The model with every operator rebuilt by a rule."""
+    operators = tuple(Rewriter(operator).run(rule) for operator in model.operators)
+    return replace(model, operators=operators)

@@ -1,0 +1,69 @@
+"""Featurizer sharing: which parameters of a unit are another unit's.
+
+Turns `Unit.shares` into `Unit.ties`, following chains to the unit that owns the weights, and refuses
+weights that do not fit: equal names, equal shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from starc.compiler.ir import Layer, Model, Operator, Parallel, Repeat, Tie, Unit, units
+from starc.grammar.errors import Diagnostic, StarError
+
+
+def share(model: Model) -> Model:
+    """The model with `ties` in place of `shares`; raises StarError where weights do not fit."""
+    operators = {o.name: o for o in model.operators}
+    owners: dict[tuple[str, str], str] = {}
+    found: dict[str, Unit] = {}
+    failures: list[Diagnostic] = []
+    resolved: dict[str, Unit] = {}
+    for unit in units(model.layers):
+        found[unit.path] = unit
+        ties: dict[str, Tie] = {}
+        for names, path in unit.shares:
+            ours, theirs = operators[unit.operator], operators[found[path].operator]
+            problem = _misfit(unit, ours, found[path], theirs, names)
+            if problem:
+                failures.append(problem)
+                continue
+            kept = {p.name for p in ours.parameters}
+            for name in names:
+                if name in kept:
+                    ties[name] = Tie(name, owners.get((path, name), path))
+                    owners[unit.path, name] = ties[name].unit
+        resolved[unit.path] = replace(unit, shares=(), ties=tuple(ties.values()))
+    if failures:
+        raise StarError(failures)
+    return replace(model, layers=tuple(with_units(layer, resolved) for layer in model.layers))
+
+
+def _misfit(
+    unit: Unit, ours: Operator, other: Unit, theirs: Operator, names: tuple[str, ...]
+) -> Diagnostic | None:
+    mine = {p.name: p.shape for p in ours.parameters}
+    yours = {p.name: p.shape for p in theirs.parameters}
+    for name in names:
+        if name in mine and mine[name] != yours.get(name):
+            there = f"has shape {yours[name]}" if name in yours else "does not exist"
+            return Diagnostic(
+                "sharing-type",
+                f"weight '{name}' has shape {mine[name]} here, but {there} in '{other.name}'.",
+                unit.span,
+                hint="shared weights need the same stages and sizes in both operators.",
+            )
+    return None
+
+
+def with_units(layer: Layer, replacements: dict[str, Unit]) -> Layer:
+    """A layer with its units replaced by path."""
+    match layer:
+        case Unit():
+            return replacements.get(layer.path, layer)
+        case Repeat():
+            bodies = tuple(tuple(with_units(inner, replacements) for inner in b) for b in layer.bodies)
+            return replace(layer, bodies=bodies)
+        case Parallel():
+            branches = tuple(with_units(inner, replacements) for inner in layer.branches)
+            return replace(layer, branches=branches)

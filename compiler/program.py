@@ -1,0 +1,156 @@
+"""A parsed program with everything it uses: operators in scope, the chosen model, overrides applied.
+
+Owns: `use`, the choice of a model, `--set`. Refuses: the meaning of operators and backbones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from starc.compiler.expressions import error
+from starc.compiler.options import Limits, Options
+from starc.grammar import nodes
+from starc.grammar.errors import Diagnostic, StarError, suggest
+from starc.grammar.library import find_use
+from starc.grammar.parser import parse
+from starc.grammar.source import Source, Span
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A program with its operators by name, its own and the imported ones."""
+
+    program: nodes.Program
+    operators: Mapping[str, nodes.Operator]
+    models: tuple[nodes.Model, ...]
+
+
+def parse_limited(source: Source, limits: Limits) -> nodes.Program:
+    return parse(source, max_characters=limits.characters, max_nesting=limits.nesting)
+
+
+def link(program: nodes.Program, limits: Limits) -> Linked:
+    """Bring the operators of every `use` into scope; all faults at once."""
+    failures: list[Diagnostic] = []
+    operators: dict[str, nodes.Operator] = {}
+    places: dict[str, Span] = {}
+    models: dict[str, nodes.Model] = {}
+    parsed: dict[str, nodes.Program] = {}
+
+    def declare(name: str, span: Span) -> bool:
+        if name in places:
+            failures.append(
+                Diagnostic(
+                    "duplicate",
+                    f"'{name}' is declared twice.",
+                    span,
+                    "again here",
+                    related=((places[name], "first declared here"),),
+                )
+            )
+            return False
+        places[name] = span
+        return True
+
+    for declaration in program.declarations:
+        match declaration:
+            case nodes.Use():
+                try:
+                    operator = _used(declaration, program.source, parsed, limits)
+                except StarError as failure:
+                    failures += failure.diagnostics
+                    continue
+                if declare(operator.name, declaration.span):
+                    operators[operator.name] = operator
+            case nodes.Operator():
+                if declare(declaration.name, declaration.name_span):
+                    operators[declaration.name] = declaration
+            case nodes.Model():
+                if declare(declaration.name, declaration.name_span):
+                    models[declaration.name] = declaration
+    if failures:
+        raise StarError(failures)
+    return Linked(program, operators, tuple(models.values()))
+
+
+def _used(
+    use: nodes.Use, source: Source, parsed: dict[str, nodes.Program], limits: Limits
+) -> nodes.Operator:
+    found, name = find_use(use.path, source, use.span)
+    if found.name not in parsed:
+        parsed[found.name] = parse_limited(found, limits)
+    declared = {d.name: d for d in parsed[found.name].declarations if isinstance(d, nodes.Operator)}
+    if name not in declared:
+        raise error(
+            "use-not-found",
+            f"'{found.name}' has no operator '{name}'.",
+            use.span,
+            "not there",
+            suggest(name, declared) or f"it has {', '.join(declared) or 'none'}.",
+        )
+    return declared[name]
+
+
+def choose_model(linked: Linked, options: Options) -> nodes.Model:
+    """The model to compile: the one named by options, or the only one. Overrides are applied."""
+    source, models = linked.program.source, linked.models
+    names = [m.name for m in models]
+    start = Span(source, 0, 0)
+    if options.model is not None:
+        if options.model not in names:
+            raise StarError(
+                Diagnostic(
+                    "no-such-model",
+                    f"{source.name} has no model '{options.model}'.",
+                    None,
+                    hint=suggest(options.model, names)
+                    or f"it has {', '.join(names) or 'no model'}.",
+                )
+            )
+        model = models[names.index(options.model)]
+    elif not models:
+        raise error(
+            "no-model",
+            f"{source.name} declares no model.",
+            start,
+            hint="add: model name { vocab = 256  width = 128  context = 256  backbone { ... } }",
+        )
+    elif len(models) > 1:
+        related = tuple((m.name_span, f"'{m.name}'") for m in models[1:])
+        raise StarError(
+            Diagnostic(
+                "ambiguous-model",
+                f"{source.name} declares {len(models)} models.",
+                models[0].name_span,
+                f"'{names[0]}'",
+                f"choose one: --model {names[0]}",
+                related,
+            )
+        )
+    else:
+        model = models[0]
+    return _override(model, options)
+
+
+def _override(model: nodes.Model, options: Options) -> nodes.Model:
+    """Settings replaced by those given on the command line, which are expressions of the language."""
+    settings = {s.name: s for s in model.settings}
+    for name, text in options.overrides:
+        source = Source(f"--set {name}", f"model set {{ {name} = {text} }}")
+        (parsed,) = parse_limited(source, options.limits).declarations
+        if (
+            not isinstance(parsed, nodes.Model)
+            or len(parsed.settings) != 1
+            or parsed.backbone
+            or parsed.settings[0].name != name
+        ):
+            raise StarError(
+                Diagnostic(
+                    "wrong-argument",
+                    f"'--set {name}={text}' is not one setting.",
+                    hint="for example --set width=128",
+                )
+            )
+        settings[name] = parsed.settings[0]
+    return replace(model, settings=tuple(settings.values()))
