@@ -1,0 +1,225 @@
+"""The oracle: any resolved program evaluated from its IR by writing T(x) down as a matrix.
+
+In float64, every mixer becomes a tensor of tokens by tokens per head and channel, a recurrence a
+loop over tokens, a convolution a sum over taps: obviously right, slow, differentiable. All other
+ways of computing a program (chunked, recurrent, kernels) are tested against it.
+
+Owns: the meaning of operators, residuals, embedding and head (stages: reference_stages.py, mixers:
+reference_mixers.py). Refuses: speed, operations that optimising passes introduce, and any code
+shared with the templates or with lowering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from starc.compiler import ir
+from starc.compiler.inventory import model_parameters
+from starc.grammar.errors import InternalError
+from starc.runtime.reference_mixers import MIXERS
+from starc.runtime.reference_stages import STAGES, Step, normalise
+
+OPERATIONS = {**STAGES, **MIXERS}
+"""Every operation of the catalog but `input`."""
+
+
+def evaluate(model: ir.Model, parameters: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+    """Logits (B, T, vocab) of tokens (B, T), in float64 and differentiable in the parameters.
+
+    `model` is the IR after the pass `share` and before any that optimises. `parameters` holds every
+    learned and fixed tensor by its full name, as `inventory.model_parameters` lists them. Raises
+    InternalError for a missing name or an operation that is not of the catalog.
+    """
+    return _Evaluation(model, parameters, tokens).logits()
+
+
+def random_parameters(model: ir.Model, seed: int) -> dict[str, Tensor]:
+    """A float64 tensor for every parameter and buffer of a model, deterministic in `seed`.
+
+    Values scatter around those the program starts from, so that no gain is exactly 1 and no bias
+    exactly 0 (a forgotten term would hide there), and stay small enough for exp() of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for name, parameter in model_parameters(model).items():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        found[name] = _centre(parameter.init, parameter.shape) + _spread(parameter.init) * noise
+    return found
+
+
+def _spread(init: tuple[Any, ...]) -> float:
+    match init:
+        case ("normal", std):
+            return min(float(std), 0.5)
+        case ("uniform", low, high):
+            return min((float(high) - float(low)) / 4, 0.5)
+        case _:
+            return 0.2
+
+
+def _centre(init: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
+    """Where the values of an initial value lie on average; draws are left to the caller."""
+    match init:
+        case ("constant", value):
+            return torch.full(shape, float(value), dtype=torch.float64)
+        case ("normal", _):
+            return torch.zeros(shape, dtype=torch.float64)
+        case ("uniform", low, high):
+            return torch.full(shape, (float(low) + float(high)) / 2, dtype=torch.float64)
+        case ("linspace", low, high):
+            steps = torch.linspace(float(low), float(high), shape[-1], dtype=torch.float64)
+            return steps.expand(shape)
+        case ("log", inner):
+            return _centre(inner, shape).log()
+        case ("exp", inner):
+            return _centre(inner, shape).exp()
+        case ("inverse_softplus", inner):
+            return _centre(inner, shape).expm1().log()
+        case ("negate", inner):
+            return -_centre(inner, shape)
+    raise InternalError(f"no reference for the initial value {init!r}")
+
+
+class _Evaluation:
+    """One forward pass: parameters, embedded tokens and the features that units have left."""
+
+    def __init__(self, model: ir.Model, parameters: Mapping[str, Tensor], tokens: Tensor) -> None:
+        self.model = model
+        self.parameters = parameters
+        self.tokens = tokens
+        self.features: dict[tuple[str, str], Tensor] = {}
+        self.ties = {
+            (unit.path, tie.parameter): tie.unit
+            for unit in ir.units(model.layers)
+            for tie in unit.ties
+        }
+        self.embedded = self._embed()
+
+    def parameter(self, name: str) -> Tensor:
+        try:
+            return self.parameters[name].double()
+        except KeyError:
+            raise InternalError(f"the reference needs the parameter '{name}'") from None
+
+    def logits(self) -> Tensor:
+        model, head = self.model, self.model.head
+        x = self._layers(model.layers, self.embedded)
+        if model.final_norm:
+            x = self._norm(model.final_norm, "final_norm", x)
+        weight = self.parameter("embedding.weight" if model.embedding.tied else "head.weight")
+        logits = x.squeeze(2) @ weight.T
+        if head.bias:
+            logits = logits + self.parameter("head.bias")
+        logits = head.scale * logits
+        return logits if head.softcap is None else head.softcap * (logits / head.softcap).tanh()
+
+    def _embed(self) -> Tensor:
+        """The stream (B, T, 1, width) before the first unit."""
+        model, length = self.model, self.tokens.shape[1]
+        x = model.embedding.scale * self.parameter("embedding.weight")[self.tokens]
+        if model.position == "learned":
+            x = x + self.parameter("position.weight")[:length]
+        elif model.position == "sinusoidal":
+            x = x + _sinusoids(length, model.width)
+        x = x.unsqueeze(2)
+        if model.embedding.norm:
+            x = self._norm(model.embedding.norm, "embedding_norm", x)
+        return x
+
+    def _norm(self, norm: ir.Norm, name: str, x: Tensor) -> Tensor:
+        """A normalisation of the stream, whose weights are `name`.weight and `name`.bias."""
+        attributes = dict(norm.attributes)
+        suffixes = [".weight"] if attributes.get("weight", "none") != "none" else []
+        suffixes += [".bias"] if attributes.get("bias") else []
+        weights = [self.parameter(name + suffix) for suffix in suffixes]
+        return normalise(norm.op, attributes, x, weights)
+
+    def _layers(self, layers: tuple[ir.Layer, ...], x: Tensor) -> Tensor:
+        for layer in layers:
+            match layer:
+                case ir.Unit():
+                    x = self._residual(layer, x)
+                case ir.Parallel():
+                    x = self._residual(layer, x)
+                case ir.Repeat():
+                    for body in layer.bodies:
+                        x = self._layers(body, x)
+        return x
+
+    def _residual(self, layer: ir.Unit | ir.Parallel, x: Tensor) -> Tensor:
+        norms = [(f"{layer.path}_{suffix}", norm) for suffix, norm in layer.residual.norms]
+
+        def n(which: int, value: Tensor) -> Tensor:
+            name, norm = norms[which]
+            return self._norm(norm, name, value)
+
+        def f(value: Tensor) -> Tensor:
+            return (
+                self._unit(layer, value)
+                if isinstance(layer, ir.Unit)
+                else self._branches(layer, value)
+            )
+
+        match layer.residual.scheme:
+            case "pre":
+                return x + f(n(0, x))
+            case "post":
+                return n(0, x + f(x))
+            case "sandwich":
+                return x + n(1, f(n(0, x)))
+            case "none":
+                return f(x)
+        raise InternalError(f"no reference for the residual scheme '{layer.residual.scheme}'")
+
+    def _branches(self, layer: ir.Parallel, x: Tensor) -> Tensor:
+        first, *others = (self._layers((branch,), x) for branch in layer.branches)
+        match layer.mode:
+            case "sum":
+                return sum(others, first)
+            case "mean":
+                return sum(others, first) / len(layer.branches)
+            case "difference":
+                return first - sum(others, torch.zeros_like(first))
+        raise InternalError(f"no reference for the parallel mode '{layer.mode}'")
+
+    def _unit(self, unit: ir.Unit, x: Tensor) -> Tensor:
+        """y (B, T, 1, width) of a unit's operator; its other outputs are kept for later units."""
+        operator = self.model.operator(unit.operator)
+        sources = {name: self.features[ref.unit, ref.name] for name, ref in unit.inputs}
+        sources["x"] = x
+        results: list[Any] = []
+        for value in operator.values:
+            if value.op == "input":
+                results.append(sources[value.attribute("name")])
+                continue
+            if value.op not in OPERATIONS:
+                raise InternalError(f"no reference for the operation '{value.op}'")
+            operands = [results[i] for i in value.inputs]
+            weights = [
+                self.parameter(f"{self._owner(unit.path, name)}.{name}")
+                for name in value.parameters
+            ]
+            step = Step(value, operands, weights, self.tokens.shape[1], self.model.context)
+            results.append(OPERATIONS[value.op](step))
+        for name, id in operator.outputs:
+            self.features[unit.path, name] = results[id]
+        return self.features[unit.path, operator.outputs[0][0]]
+
+    def _owner(self, path: str, parameter: str) -> str:
+        """The path of the unit that holds a unit's parameter: its own, or where ties lead."""
+        while (path, parameter) in self.ties:
+            path = self.ties[path, parameter]
+        return path
+
+
+def _sinusoids(length: int, width: int) -> Tensor:
+    """Fixed positions (length, width): sine on even channels, cosine on odd (1706.03762, 3.5)."""
+    table = torch.zeros(length, width, dtype=torch.float64)
+    for c in range(width):
+        angle = torch.arange(length, dtype=torch.float64) * 10_000.0 ** (-(c - c % 2) / width)
+        table[:, c] = angle.cos() if c % 2 else angle.sin()
+    return table
