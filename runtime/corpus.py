@@ -98,7 +98,8 @@ class Corpus:
         if len(part) <= length:
             raise _error(
                 "corpus-too-short",
-                f"the {name} part of '{self.name}' has {len(part):,} bytes: no window of {length:,}.",
+                f"the {name} part of '{self.name}' is shorter than a window: "
+                f"{len(part):,} bytes for {length:,} tokens and their successors.",
                 "give more text, or a smaller --length.",
             )
 

@@ -149,7 +149,7 @@ def trained_model(run: Run, device: torch.device | str = "cpu") -> torch.nn.Modu
 
 
 def _settings(recorded: dict[str, Any]) -> Settings:
-    """Settings from JSON, without names of other versions; TypeError for a value of a wrong type."""
+    """Settings from JSON, without names of other versions; TypeError for a wrong type."""
     kinds: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
     known = {field.name: kinds[str(field.type)] for field in fields(Settings)}
     values = {name: value for name, value in recorded.items() if name in known}

@@ -32,6 +32,8 @@ from starc.runtime.run import Run, Settings
 FINAL_RATE = 0.1
 """The learning rate at the last step, as a share of its peak."""
 
+PRECISIONS = ("auto", "fp32", "bf16")
+
 _LN2 = math.log(2.0)
 
 _RANDOM = "<random>"
@@ -95,6 +97,18 @@ def recommended_settings(
             f"'{config['name']}' has a vocabulary of {config['vocab']}, but text is read as bytes.",
             f"set vocab = {VOCAB} in the model, or give --set vocab={VOCAB}.",
         )
+    if precision not in PRECISIONS:
+        raise _error(
+            "bad-precision",
+            f"there is no precision '{precision}'.",
+            f"give {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.",
+        )
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise _error(
+            "bad-learning-rate",
+            f"the learning rate {learning_rate} is not a positive number.",
+            "leave --lr out for a rate that fits the width.",
+        )
     length = length or min(config["context"], 512)
     if length > config["context"]:
         raise _error(
@@ -103,7 +117,7 @@ def recommended_settings(
             f"give --length {config['context']} or less.",
         )
     batch = batch or max(1, 4096 // length)
-    place = _device(device)
+    place = pick_device(device)
     if precision == "auto":
         precision = _fastest_precision(module, place, batch, length)
     return Settings(
@@ -141,7 +155,7 @@ def train(
             f"'{corpus.name}' is not the text that the run in '{run.folder}' began with.",
             "bring the old text back, or begin a new run.",
         )
-    place = _device(run.settings.device)
+    place = pick_device(run.settings.device)
     devices = [place] if place.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _memory_errors():
         torch.manual_seed(run.settings.seed)
@@ -223,7 +237,7 @@ class _Training:
         return Result(status, self.step, self.loss, self.validation_bits, seconds, reason)
 
     def _take(self, step: int) -> tuple[float, float]:
-        """Loss and gradient norm of one optimiser step, which is not taken if either is not finite."""
+        """Loss and gradient norm of a step, which is not taken unless both are finite."""
         settings = self.settings
         tokens, targets = self.corpus.batch(
             step, batch=settings.batch, length=settings.length, seed=settings.seed
@@ -357,7 +371,8 @@ def _autocast(device: torch.device, precision: str) -> AbstractContextManager[An
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a GPU if there is one. StarError if it cannot be used."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -384,7 +399,7 @@ def _memory_errors() -> Iterator[None]:
         # Only the GPU allocators have an exception of their own; the CPU's raises a plain
         # RuntimeError.
         text = str(error)
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in text:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in text:
             raise _error(
                 "out-of-memory",
                 "the device has too little memory for a training step.",

@@ -1,0 +1,355 @@
+"""The commands: their arguments, their help, and which function of the project does the work.
+
+Owns: the words a user types. Refuses: heavy imports at the top (each command imports what it needs,
+so that `starc compile` loads neither torch nor rich) and any work worth testing without a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from starc import __version__
+from starc.cli import EXIT_WRONG, complain, files
+from starc.grammar.errors import Diagnostic, StarError, render
+
+if TYPE_CHECKING:
+    from starc.compiler.options import Options
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # both keep typer from importing rich
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Compile, train and sample neural sequence architectures written in .star.",
+)
+
+_LARGE = 2**63 - 1
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="A .star program; - is standard input.")]
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILE...", help=".star programs; - is standard input.")
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="Which model, where the program has several.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Override a model setting; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+MaxUnits = Annotated[
+    int | None, typer.Option(min=1, help="Raise the limit on units after unrolling.")
+]
+MaxParameters = Annotated[
+    int | None, typer.Option(min=1, help="Raise the limit on the model's parameters.")
+]
+MaxCharacters = Annotated[
+    int | None, typer.Option(min=1, help="Raise the limit on the program's size.")
+]
+MaxNesting = Annotated[int | None, typer.Option(min=1, help="Raise the limit on nesting.")]
+
+
+@app.callback()
+def _program(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+_program.__doc__ = None
+
+
+@app.command()
+def check(
+    programs: Files,
+    model: ModelName = None,
+    set_: Set = None,
+    max_units: MaxUnits = None,
+    max_parameters: MaxParameters = None,
+    max_characters: MaxCharacters = None,
+    max_nesting: MaxNesting = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with programs, without compiling them.
+
+    Exit status 1 if there is an error; warnings alone are fine.
+
+    \b
+    Example: starc check examples/*.star
+    """
+    from starc.cli.programs import as_dict, check_programs
+
+    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    found = check_programs(programs, options)
+    if as_json:
+        print(json.dumps([as_dict(diagnostic) for diagnostic in found], indent=2))
+    elif found:
+        complain(render(found))
+    else:
+        print(f"{len(programs)} program{'s' * (len(programs) > 1)}: no errors, no warnings")
+    if any(diagnostic.severity == "error" for diagnostic in found):
+        raise typer.Exit(EXIT_WRONG)
+
+
+@app.command()
+def fmt(
+    programs: Files,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit status 1 if a file would change.")
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Change nothing; print what would change.")
+    ] = False,
+) -> None:
+    """Write programs in canonical form, comments kept. A program from - goes to standard output.
+
+    \b
+    Example: starc fmt --diff hybrid.star
+    """
+    from starc.cli.programs import format_programs
+
+    changed, failures = format_programs(programs, write=not (check or diff), show_diff=diff)
+    if failures:
+        complain(render(failures))
+    if failures or (check and changed):
+        raise typer.Exit(EXIT_WRONG)
+
+
+@app.command("compile")
+def compile_(
+    file: File,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="OUT", help="The file to write; - is standard output."
+        ),
+    ] = None,
+    model: ModelName = None,
+    set_: Set = None,
+    max_units: MaxUnits = None,
+    max_parameters: MaxParameters = None,
+    max_characters: MaxCharacters = None,
+    max_nesting: MaxNesting = None,
+) -> None:
+    """Write a program's model as one PyTorch file, MODEL.py in the current folder by default.
+
+    Without -o, a program from standard input goes to standard output.
+
+    \b
+    Example: starc compile hybrid.star -o hybrid.py --set width=128
+    """
+    from starc.compiler.driver import compile_program
+    from starc.grammar.library import read_source
+
+    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    artifact = compile_program(read_source(file), options)
+    if artifact.warnings:
+        complain(render(artifact.warnings))
+    target = output or files.default_output(file, artifact.model_name)
+    files.refuse_overwriting_program(file, target)
+    files.write_text(target, artifact.text)
+    if target != files.STANDARD:
+        complain(f"wrote {target}: model '{artifact.model_name}', {artifact.digest[:12]}\n")
+
+
+@app.command()
+def show(
+    file: File,
+    stage: Annotated[
+        str, typer.Option(metavar="nodes|ir|plan", help="The representation to print.")
+    ] = "ir",
+    print_after: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--print-after", metavar="PASS", help="Print the IR after a pass; repeatable."
+        ),
+    ] = None,
+    model: ModelName = None,
+    set_: Set = None,
+    max_units: MaxUnits = None,
+    max_parameters: MaxParameters = None,
+    max_characters: MaxCharacters = None,
+    max_nesting: MaxNesting = None,
+) -> None:
+    """Print a program as the compiler sees it: syntax tree, IR, or what templates are given.
+
+    \b
+    Example: starc show hybrid.star --print-after fuse_projections
+    """
+    from dataclasses import replace
+
+    from starc.compiler import driver
+    from starc.grammar.library import read_source
+
+    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    options = replace(options, print_after=tuple(print_after or ()))
+    text = driver.show(read_source(file), options, stage)
+    files.write_text(files.STANDARD, text if text.endswith("\n") else text + "\n")
+
+
+@app.command()
+def cost(
+    file: File,
+    length: Annotated[int, typer.Option(min=1, help="Tokens of a sequence.")] = 4096,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Type of cached values: fp32, bf16, fp16.")] = "bf16",
+    model: ModelName = None,
+    set_: Set = None,
+    max_units: MaxUnits = None,
+    max_parameters: MaxParameters = None,
+    max_characters: MaxCharacters = None,
+    max_nesting: MaxNesting = None,
+    as_json: Json = False,
+) -> None:
+    """Parameters, FLOPs and cache of a model, unit by unit, without building it.
+
+    \b
+    Example: starc cost hybrid.star --length 4096 --dtype bf16 --json
+    """
+    from starc.compiler.driver import cost_program
+    from starc.grammar.library import read_source
+
+    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    report = cost_program(read_source(file), options, length=length, batch=batch, dtype=dtype)
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=2))
+    else:
+        from starc.cli.tables import print_cost
+
+        print_cost(report.as_dict())
+
+
+@app.command()
+def train(
+    out: Annotated[str, typer.Option("--out", metavar="RUN", help="The folder of the run.")],
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A .star program; not needed to resume.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|stdlib", help="A text, a folder of texts, or Python's library."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, max=2**31, help="Sequences a step; default: 4,096 tokens a step."),
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a sequence; default: context, at most 512.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Peak learning rate; default: falls with width.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=_LARGE, help="Weights and batches; default 0.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda", help="Default: a GPU if there is one.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="auto|fp32|bf16", help="Default: the faster one here, measured."),
+    ] = None,
+    save_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Seconds between checkpoints.")
+    ] = 60.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in RUN from its checkpoint.")
+    ] = False,
+    model: ModelName = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Train a program on text, read as bytes, with checkpoints. Ctrl-C saves and stops.
+
+    \b
+    Example: starc train hybrid.star --data stdlib --steps 1000 --out runs/hybrid
+
+    \b
+    Go on after a stop: starc train --resume --out runs/hybrid
+    """
+    from starc.cli.training import Request, train_command
+
+    asked = {
+        "data": data,
+        "steps": steps,
+        "batch": batch,
+        "length": length,
+        "learning_rate": lr,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+    }
+    options = _options(model, set_)
+    status = train_command(
+        Request(
+            file, out, options, asked, resume=resume, save_seconds=save_seconds, as_json=as_json
+        )
+    )
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
+def generate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")],
+    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
+    tokens: Annotated[int, typer.Option(min=0, help="Bytes to generate.")] = 400,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Below 1 safer, above 1 wilder, 0 the likeliest.")
+    ] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from the k likeliest; 0: from all.")] = 0,
+    top_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest with this share.")
+    ] = 1.0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=_LARGE, help="The same seed gives the same text.")
+    ] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Sample text from a trained run, after its prompt, as it comes.
+
+    \b
+    Example: starc generate runs/hybrid --prompt "def main(" --tokens 300
+    """
+    from starc.cli.training import generate_command
+    from starc.runtime.generate import Sampling
+
+    sampling = Sampling(temperature, top_k, top_p)
+    generate_command(run, prompt, tokens, sampling, seed=seed, device=device, as_json=as_json)
+
+
+def _options(
+    model: str | None,
+    overrides: list[str] | None,
+    units: int | None = None,
+    parameters: int | None = None,
+    characters: int | None = None,
+    nesting: int | None = None,
+) -> Options:
+    from starc.compiler.options import Limits, Options
+
+    given = {
+        "units": units,
+        "parameters": parameters,
+        "characters": characters,
+        "nesting": nesting,
+    }
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    pairs = tuple(_pair(override) for override in overrides or ())
+    return Options(model=model, overrides=pairs, limits=limits)
+
+
+def _pair(override: str) -> tuple[str, str]:
+    name, equals, value = (part.strip() for part in override.partition("="))
+    if not (name and equals and value):
+        message = f"'--set {override}' gives no setting a value."
+        raise StarError(Diagnostic("bad-override", message, hint="write --set width=128."))
+    return name, value

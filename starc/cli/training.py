@@ -1,0 +1,223 @@
+"""`starc train` and `starc generate`: from arguments to the trainer and back to the terminal.
+
+Owns: making or opening the run, signals, and what is printed.
+Refuses: the training loop.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from starc.cli import EXIT_INTERRUPTED, complain
+from starc.cli.progress import open_display
+from starc.compiler.driver import compile_program
+from starc.compiler.options import Options
+from starc.grammar.errors import Diagnostic, StarError, render
+from starc.grammar.library import read_source
+from starc.runtime import run as runs
+from starc.runtime.corpus import VOCAB, Corpus, open_corpus
+from starc.runtime.generate import Sampling, decode_bytes, generate
+from starc.runtime.loader import load
+from starc.runtime.train import Result, pick_device, recommended_settings, train
+
+DOCUMENT_START = b"\0"
+"""What an empty prompt becomes: the byte that ends a document in every corpus."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `starc train` was asked for; None in `asked` means "as recommended, or as before"."""
+
+    file: str | None
+    out: str
+    options: Options
+    asked: dict[str, Any]
+    resume: bool
+    save_seconds: float
+    as_json: bool
+
+
+def train_command(request: Request) -> int:
+    """Train, showing progress on standard error; returns the exit status."""
+    run, corpus = _resume(request) if request.resume else _begin(request)
+    settings = run.settings
+    config = run.module().CONFIG
+    complain(
+        f"{run.name}: {config['parameters']:,} parameters, {settings.precision} on "
+        f"{settings.device}, {settings.batch} x {settings.length} tokens a step\n"
+        f"{settings.data}: {len(corpus.train):,} bytes, {len(corpus.validation):,} held out, "
+        f"{corpus.unigram_bits():.2f} bits per byte by byte frequencies alone\n"
+    )
+    with _stop_on_signals() as stop, open_display(settings.steps) as display:
+        result = train(
+            run,
+            corpus,
+            observe=display,
+            should_stop=lambda: bool(stop),
+            save_seconds=request.save_seconds,
+        )
+    return _report(run, corpus, result, request.as_json)
+
+
+def generate_command(
+    folder: str,
+    prompt: str,
+    count: int,
+    sampling: Sampling,
+    *,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Print the prompt and its continuation as it comes, or one JSON object at the end."""
+    if not math.isfinite(sampling.temperature) or math.isnan(sampling.top_p):
+        raise _error("bad-sampling", "--temperature and --top-p must be numbers.")
+    run = runs.open_run(Path(folder))
+    model = runs.trained_model(run, pick_device(device))
+    given = os.fsencode(prompt)  # bytes of the command line that are no text stay as they are
+    tokens = generate(
+        model,
+        given or DOCUMENT_START,
+        count=count,
+        context=run.module().CONFIG["context"],
+        sampling=sampling,
+        seed=seed,
+        allowed=VOCAB,
+    )
+    if as_json:
+        print(json.dumps({"prompt": prompt, "text": "".join(decode_bytes(tokens))}))
+        return
+    sys.stdout.write(given.decode("utf-8", "replace"))
+    for text in decode_bytes(tokens):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def _begin(request: Request) -> tuple[runs.Run, Corpus]:
+    asked = {name: value for name, value in request.asked.items() if value is not None}
+    missing = [
+        word
+        for word, value in (
+            ("FILE", request.file),
+            ("--data", asked.get("data")),
+            ("--steps", asked.get("steps")),
+        )
+        if value is None
+    ]
+    folder = Path(request.out)
+    if missing:
+        raise _error(
+            "missing-argument",
+            f"a new run needs {' and '.join(missing)}.",
+            "starc train FILE --data stdlib --steps 1000 --out RUN; or add --resume.",
+        )
+    if runs.exists(folder):
+        raise _error(
+            "run-exists",
+            f"there is a run in '{folder}' already.",
+            "add --resume to go on with it, or name another folder with --out.",
+        )
+    source = read_source(request.file or "")
+    artifact = compile_program(source, request.options)
+    if artifact.warnings:
+        complain(render(artifact.warnings))
+    corpus = open_corpus(asked["data"])
+    settings = recommended_settings(load(artifact.text), **asked)
+    corpus.batch(0, batch=1, length=settings.length, seed=0)  # too short a text is said before
+    corpus.validation_windows(length=settings.length, limit=1)  # a run is made
+    try:
+        run = runs.create(
+            folder,
+            program=source.text,
+            module_text=artifact.text,
+            data_digest=corpus.digest,
+            settings=settings,
+        )
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise _error("cannot-write", f"cannot make a run in '{folder}': {reason}.") from error
+    return run, corpus
+
+
+def _resume(request: Request) -> tuple[runs.Run, Corpus]:
+    run = runs.open_run(Path(request.out))
+    recorded = asdict(run.settings)
+    different = [
+        f"{name} {recorded[name]}, not {value}"
+        for name, value in request.asked.items()
+        if value not in (None, "auto", recorded[name])
+    ]
+    if request.file is not None:
+        artifact = compile_program(read_source(request.file), request.options)
+        if artifact.digest != run.digest:
+            different.append(f"another program than '{request.file}'")
+    if different:
+        raise _error(
+            "run-differs",
+            f"the run in '{run.folder}' has {'; '.join(different)}.",
+            "a run is resumed as it was begun; begin another with a new --out.",
+        )
+    return run, open_corpus(run.settings.data)
+
+
+def _report(run: runs.Run, corpus: Corpus, result: Result, as_json: bool) -> int:
+    if as_json:
+        finite = result.loss if math.isfinite(result.loss) else None
+        print(
+            json.dumps(
+                {**asdict(result), "loss": finite, "unigram_bits": corpus.unigram_bits()}, indent=2
+            )
+        )
+    if result.status == "diverged":
+        raise _error(
+            "diverged",
+            f"training diverged at step {result.step + 1}: {result.reason}.",
+            "try a smaller --lr; the weights before that step are in the checkpoint.",
+        )
+    if result.status == "interrupted":
+        complain(
+            f"stopped after step {result.step:,} of {run.settings.steps:,}, and saved. "
+            f"Go on with: starc train --resume --out {run.folder}\n"
+        )
+        return EXIT_INTERRUPTED
+    if not as_json:
+        bits = math.nan if result.validation_bits is None else result.validation_bits
+        print(
+            f"{result.step:,} steps done ({result.seconds:.0f} s): {bits:.3f} bits per byte on "
+            f"held-out text, {corpus.unigram_bits():.3f} by byte frequencies alone\n"
+            f"sample it: starc generate {run.folder} --prompt TEXT"
+        )
+    return 0
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[list[int]]:
+    """A list that becomes non-empty on Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _error(code: str, message: str, hint: str = "") -> StarError:
+    return StarError(Diagnostic(code, message, hint=hint))
