@@ -1,8 +1,8 @@
 """What decoding keeps of past tokens: the smallest cut of a graph of token-local values.
 
-A node is a value of one token; its parents are the values of the same token that it is computed from.
-Later tokens need some nodes. Keeping a set of nodes is enough when every path from a node without
-parents to a needed node meets the set; the cheapest such set is a minimum vertex cut.
+A node is a value of one token; its parents are the values of the same token that it is computed
+from. Later tokens need some nodes. Keeping a set of nodes is enough when every path from a node
+without parents to a needed node meets the set; the cheapest such set is a minimum vertex cut.
 
 Owns: the cut and the order in which needs of different windows are met. Refuses: which values are
 needed, and what a value costs (profile.py says both).
@@ -22,11 +22,12 @@ _SOURCE, _SINK = -1, -2
 def min_cut(parents: Parents, cost: Sequence[int | None], sinks: Collection[int]) -> set[int]:
     """The cheapest set of nodes that separates `sinks` from every node without parents.
 
-    `cost` is None for nodes that may not be kept; each sink must be separable. Of several cheapest sets
-    it is the one closest to the sinks. A sink or a node without parents may itself be in the set.
+    `cost` is None for nodes that may not be kept; each sink must be separable. Of several cheapest
+    sets it is the one closest to the sinks. A sink or a node without parents may itself be in the
+    set.
 
-    Maximum flow by shortest augmenting paths (Edmonds and Karp 1972) over nodes split in two; at most
-    O(nodes * edges) augmentations, and graphs of operators have tens of nodes.
+    Maximum flow by shortest augmenting paths (Edmonds and Karp 1972) over nodes split in two; at
+    most O(nodes * edges) augmentations, and graphs of operators have tens of nodes.
     """
     nodes: set[int] = set()
     stack = list(sinks)
@@ -63,7 +64,7 @@ def _edge(residual: Residual, a: int, b: int, capacity: int) -> None:
 
 
 def _augmenting_path(residual: Residual) -> list[tuple[int, int]]:
-    """A shortest path from source to sink along edges with capacity left; empty when there is none."""
+    """A shortest path from source to sink along edges with capacity left, or an empty list."""
     before = {_SOURCE: _SOURCE}
     queue = deque((_SOURCE,))
     while queue:
@@ -99,8 +100,9 @@ def kept_values(
 ) -> dict[int, int]:
     """Which nodes to keep, and for how many past tokens each, so that every need can be computed.
 
-    `needs` maps a node to the number of past tokens for which it is needed. Every kept node is one ring
-    buffer. Needs of the widest window are met first; narrower ones find what is already kept for free.
+    `needs` maps a node to the number of past tokens for which it is needed. Every kept node is one
+    ring buffer. Needs of the widest window are met first; narrower ones find what is already kept
+    for free.
     """
     kept: dict[int, int] = {}
     price = list(cost)

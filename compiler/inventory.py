@@ -1,7 +1,8 @@
 """The inventory of a model: every tensor of the generated module by its full dotted name.
 
-Owns: the rule that turns a place in the backbone and a parameter of an operator into a name, and the
-order of parameters (that of execution). Refuses: initial values and how generated code holds them.
+Owns: the rule that turns a place in the backbone and a parameter of an operator into a name, and
+the order of parameters (that of execution). Refuses: initial values and how generated code holds
+them.
 
     embedding.weight                  (vocab, width)
     embedding_norm.weight, .bias      when the embedding is normalised
@@ -50,8 +51,8 @@ def residual_parameters(path: str, residual: Residual, width: int) -> Iterator[P
 def model_parameters(model: Model) -> dict[str, Parameter]:
     """All parameters and buffers by full name, in order of execution; tied ones are left out.
 
-    A parameter with `learned` False is a buffer. The `Parameter` under a name is that of the operator
-    (its own `name` stays local to the operator).
+    A parameter with `learned` False is a buffer. The `Parameter` under a name is that of the
+    operator (its own `name` stays local to the operator).
     """
     found: dict[str, Parameter] = {}
     operators = {o.name: o for o in model.operators}
@@ -96,18 +97,30 @@ def _layers(
             case Unit():
                 for parameter in residual_parameters(layer.path, layer.residual, width):
                     yield parameter.name, parameter
-                ties = {tie.parameter for tie in layer.ties}
+                ties = tied_names(layer)
                 for parameter in operators[layer.operator].parameters:
                     if parameter.name not in ties:
                         yield f"{layer.path}.{parameter.name}", parameter
 
 
+def tied_names(unit: Unit) -> dict[str, str]:
+    """Parameters of a unit's operator that are those of another unit, with that unit's path.
+
+    Reads what the text says (`shares`) as well as what the pass `share` made of it (`ties`).
+    """
+    found = {name: path for names, path in unit.shares for name in names}
+    found.update((tie.parameter, tie.unit) for tie in unit.ties)
+    return found
+
+
 def tied(model: Model) -> dict[str, str]:
     """Full names that are another parameter, each with the full name of the one that is stored."""
+    owned = {o.name: {p.name for p in o.parameters} for o in model.operators}
     direct = {
-        f"{unit.path}.{tie.parameter}": f"{tie.unit}.{tie.parameter}"
+        f"{unit.path}.{name}": f"{path}.{name}"
         for unit in units(model.layers)
-        for tie in unit.ties
+        for name, path in tied_names(unit).items()
+        if name in owned[unit.operator]
     }
     found = {}
     for name, source in direct.items():
@@ -120,7 +133,7 @@ def tied(model: Model) -> dict[str, str]:
 
 
 def unfused_names(model: Model) -> dict[str, tuple[tuple[str, int], ...]]:
-    """For every stored parameter that stacks others along axis 0: their full names and rows, in order."""
+    """For parameters that stack others along axis 0: their full names and rows, in order."""
     found = {}
     for name, parameter in model_parameters(model).items():
         if parameter.parts:

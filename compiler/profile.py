@@ -1,21 +1,22 @@
-"""The profile of an operator: its work and its memory as formulas in the length, from structure alone.
+"""The profile of an operator: its work and its memory as formulas in the length, from structure.
 
-    structure of T                      work per token (forward)         what decoding keeps
-    diagonal                            0                                nothing
-    toeplitz, explicit of k taps        2 k c                            delay line: c (k - 1)
-    toeplitz, implicit                  10 log2(L) c                     V, per past token
-    low rank, no nonlinearity           2 h' n p + 2 h n p               h' n p
-    semi-separable                      2 h' n p + 2 h n p               h' n p
-    any other (nonlinearity, band)      (2 h n + 2 h p) * visible pairs  B (and A) and V, per past token
+    structure of T                  work per token (forward)           what decoding keeps
+    diagonal                        0                                  nothing
+    toeplitz, explicit, k taps      2 k c                              delay line: c (k - 1)
+    toeplitz, implicit              10 log2(L) c                       V, per past token
+    low rank, no nonlinearity       2 h' n p + 2 h n p                 h' n p
+    semi-separable                  2 h' n p + 2 h n p                 h' n p
+    any other (nonlinear, band)     (2 h n + 2 h p) * visible pairs    B (and A), V, per past token
 
-with c channels of the value, n channels of C and B, p channels of V per head, h heads of the result and
-h' heads of B, A and V, which alone write the state. The work of linear mixers is that of the recurrent
-form: a rank-one update and a read. The algebra of mixers is distributed: (T1 + T2) @ V works and
-remembers like T1 @ V and T2 @ V, and (T1 @ T2) @ V like T1 @ (T2 @ V). `normalize` of a linear mixer
-runs it once more on a value of ones. Pointwise work (norms, gates, softmax) is not counted.
+with c channels of the value, n channels of C and B, p channels of V per head, h heads of the
+result and h' heads of B, A and V, which alone write the state. The work of linear mixers is that
+of the recurrent form: a rank-one update and a read. The algebra of mixers is distributed: (T1 +
+T2) @ V works and remembers like T1 @ V and T2 @ V, and (T1 @ T2) @ V like T1 @ (T2 @ V).
+`normalize` of a linear mixer runs it once more on a value of ones. Pointwise work (norms, gates,
+softmax) is not counted.
 
-Owns: these formulas and which values are needed per past token. Refuses: the cut (cache.py), names of
-units and sums over a model (cost.py).
+Owns: these formulas and which values are needed per past token. Refuses: the cut (cache.py), names
+of units and sums over a model (cost.py).
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class Work:
 class Layout:
     """What a unit keeps: `state` elements whatever the length, and values of past tokens.
 
-    `kept` maps a node to (elements, tokens). `demanded` names features of other units that must be kept
-    by the unit that computes them, with the number of past tokens.
+    `kept` maps a node to (elements, tokens). `demanded` names features of other units that must be
+    kept by the unit that computes them, with the number of past tokens.
     """
 
     state: int
@@ -114,9 +115,9 @@ class Profile:
     def layout(self, demanded: Mapping[str, int]) -> Layout:
         """What to keep when later units need these outputs for that many past tokens.
 
-        Features that come from other units cost nothing here: the unit that computes them keeps them.
-        The stream itself (x, and whatever no matrix product or token mixing separates from it) is no
-        candidate unless it is needed as it is: for plain attention that leaves B and V.
+        Features that come from other units cost nothing here: the unit that computes them keeps
+        them. The stream itself (x, and whatever no matrix product or token mixing separates from
+        it) is no candidate unless it is needed as it is: for plain attention that leaves B and V.
         """
         needs = dict(self.needs)
         for name, window in demanded.items():
@@ -173,6 +174,9 @@ DELAYS: dict[str, Callable[[Value], int]] = {
 RESHAPES = frozenset({"heads", "merge"})
 """Stages whose result is their operand in another shape."""
 
+SEPARABLE = frozenset({"low_rank", "semi_separable", "log_semi_separable"})
+"""Mixers that a recurrence computes; their operands are C, then what writes the state."""
+
 POINTWISE_ON_MIXERS = frozenset({"mixer_softmax", "mixer_sigmoid", "mixer_relu", "softcap"})
 """Nonlinear stages that need every T_ij by itself, so that T has to be written out."""
 
@@ -187,7 +191,7 @@ class _Operand:
 
 
 class _Walk:
-    """One pass over the values of an operator. Mixers are followed from the `apply` that uses them."""
+    """One pass over the values of an operator. Mixers are followed from the `apply` using them."""
 
     def __init__(self, values: Sequence[Value]) -> None:
         self.values = values
@@ -224,24 +228,27 @@ class _Walk:
             return None
         self.token += flops
         if value.op == "input":
-            name = str(value.attribute("name"))
-            node = self._node(value.type, ())
-            self.inputs[name] = node
-            if name == "x":
-                self.stream.add(node)
-            return node
+            return self._input(str(value.attribute("name")), value.type)
         parents = [n for n in (self.nodes[i] for i in value.inputs) if n is not None]
         if value.op in DELAYS:
-            self._delay(parents[0], DELAYS[value.op](value))
+            for parent in parents:
+                self._delay(parent, DELAYS[value.op](value))
             return self._node(value.type, ())
         if not entry.local:
             raise InternalError(f"no rule says what {value.op!r} keeps of past tokens")
         if value.op in RESHAPES:
-            return parents[0]
+            return self.nodes[value.inputs[0]]
         node = self._local(value.type, parents)
         if not flops and node is not None and self.stream.issuperset(parents):
             if self.elements[node] >= min(self.elements[p] for p in parents):
                 self.stream.add(node)
+        return node
+
+    def _input(self, name: str, type_: Feature) -> int:
+        node = self._node(type_, ())
+        self.inputs[name] = node
+        if name == "x":
+            self.stream.add(node)
         return node
 
     def _node(self, type_: Feature | Constant, parents: tuple[int, ...]) -> int:
@@ -272,7 +279,7 @@ class _Walk:
     # --- mixers that act on a value -----------------------------------------------------------
 
     def _apply(self, id: int, operand: _Operand, window: int, masked: bool) -> Node:
-        """T @ V for the mixer `id`, seen through masks of that width; returns the node of the result."""
+        """T @ V for the mixer `id`, seen through masks of that width; the node of the result."""
         mixer = self.values[id]
         inputs = mixer.inputs
         type_ = apply_mixer(_mixer(mixer), operand.type)
@@ -308,11 +315,9 @@ class _Walk:
                 return self._written_out(id, operand, window, masked)
             case "toeplitz":
                 return self._convolve(inputs[0], operand, type_, window)
-            case "low_rank" | "semi_separable" if window == WHOLE:
+            case op if op in SEPARABLE and window == WHOLE:
                 return self._recur(inputs, operand, type_)
-            case "low_rank" | "semi_separable":
-                return self._written_out(id, operand, window, masked)
-            case op if op in POINTWISE_ON_MIXERS:
+            case op if op in SEPARABLE or op in POINTWISE_ON_MIXERS:
                 return self._written_out(id, operand, window, masked)
             case op:
                 raise InternalError(f"no rule says what the mixer {op!r} costs")
@@ -349,7 +354,7 @@ class _Walk:
         self.pairs[window, causal] = self.pairs.get((window, causal), 0) + operations
 
     def _written_out(self, id: int, operand: _Operand, window: int, masked: bool) -> Node:
-        """T is made entry by entry, so the value and what makes the entries are kept per past token."""
+        """T is made entry by entry: the value and what makes the entries are kept per token."""
         mixer = _mixer(self.values[id])
         type_ = apply_mixer(mixer, operand.type)
         causal = masked or mixer.causal
@@ -376,8 +381,8 @@ class _Walk:
     def _entries(self, id: int, window: int, causal: bool, first: bool) -> None:
         """Count the entries T_ij of a mixer and need what they read at past tokens.
 
-        `first` says that the rows of this mixer are rows of the whole, so that what belongs to row i
-        (C, a factor of the row) is read at the newest token only.
+        `first` says that the rows of this mixer are rows of the whole, so that what belongs to row
+        i (C, a factor of the row) is read at the newest token only.
         """
         if (id, window, causal, first) in self._written:
             return
@@ -385,7 +390,7 @@ class _Walk:
         value = self.values[id]
         inputs = value.inputs
         match value.op:
-            case "low_rank" | "semi_separable":
+            case op if op in SEPARABLE:
                 for i in inputs[1:] if first else inputs:
                     self._need(self.nodes[i], window)
                 channels = max(self._operand(i).type.channels for i in inputs)

@@ -221,5 +221,3 @@ def _scheme_name(expr: nodes.Expr) -> tuple[str, Span]:
         expr.span,
         hint=f"schemes are {', '.join(SCHEMES)}.",
     )
-
-

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from starc.compiler.catalog.algorithms import ALGORITHMS
 from starc.compiler.catalog.entry import Entry, Role
 from starc.compiler.catalog.mixers import MIXERS
 from starc.compiler.catalog.stages import POINTWISE, STAGES
 from starc.compiler.types import Mixer, Type
 
-ENTRIES: dict[str, Entry] = {entry.op: entry for entry in (*POINTWISE, *STAGES, *MIXERS)}
+ENTRIES: dict[str, Entry] = {
+    entry.op: entry for entry in (*POINTWISE, *STAGES, *MIXERS, *ALGORITHMS)
+}
 
 _WRITTEN = [entry for entry in ENTRIES.values() if entry.role is not Role.INTERNAL]
 _FEATURE_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.STAGE}

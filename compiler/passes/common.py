@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from starc.compiler.ir import Model, Operator, Value
+from dataclasses import replace
+
+from starc.compiler.ir import Model, Value, units
 from starc.compiler.passes.rewriting import Rewriter, rewrite
+from starc.compiler.passes.share import with_units
 
 
 def common_subexpressions(model: Model) -> Model:
     """Values with the same operation, inputs, attributes and parameters become one."""
-    seen: dict[Operator, dict[object, int]] = {}
 
     def rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int:
-        known = seen.setdefault(r.operator, {})
         key = value.op, inputs, value.attributes, value.parameters
-        if key not in known:
-            known[key] = r.copy(value, inputs)
-        return known[key]
+        if key not in r.seen:
+            r.seen[key] = r.copy(value, inputs)
+        return r.seen[key]
 
     return rewrite(model, rule)
 
 
 def drop_unused(model: Model) -> Model:
-    """Values that no output needs, and their parameters, go."""
-    return rewrite(model, lambda r, value, inputs: None)
+    """Values that no output needs go, with their parameters and what was tied to those."""
+    model = rewrite(model, lambda r, value, inputs: None)
+    kept = {o.name: {p.name for p in o.parameters} for o in model.operators}
+    replacements = {
+        unit.path: replace(
+            unit, ties=tuple(t for t in unit.ties if t.parameter in kept[unit.operator])
+        )
+        for unit in units(model.layers)
+    }
+    return replace(model, layers=tuple(with_units(layer, replacements) for layer in model.layers))

@@ -22,6 +22,7 @@ class Rewriter:
     def __init__(self, operator: Operator) -> None:
         self.operator = operator
         self.builder = Builder()
+        self.seen: dict[object, int] = {}
 
     def type(self, id: int) -> Type:
         return self.builder.type(id)

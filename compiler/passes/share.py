@@ -62,7 +62,9 @@ def with_units(layer: Layer, replacements: dict[str, Unit]) -> Layer:
         case Unit():
             return replacements.get(layer.path, layer)
         case Repeat():
-            bodies = tuple(tuple(with_units(inner, replacements) for inner in b) for b in layer.bodies)
+            bodies = tuple(
+                tuple(with_units(inner, replacements) for inner in b) for b in layer.bodies
+            )
             return replace(layer, bodies=bodies)
         case Parallel():
             branches = tuple(with_units(inner, replacements) for inner in layer.branches)

@@ -1,0 +1,73 @@
+"""Algorithms: what the pass `select` puts in place of `apply`, once it has read the structure of T.
+
+Each entry computes T(x) V for one structure in one way; its template in templates/mixer has the same
+name. Programs never write these.
+"""
+
+from __future__ import annotations
+
+from starc.compiler.catalog.entry import Arguments, Entry, Inputs, Role, value_of
+from starc.compiler.catalog.mixers import state_channels
+from starc.compiler.types import Filter, Mixer, Problem, Type, apply_mixer, broadcast, group_heads
+
+
+def _log_semi_separable(inputs: Inputs, arguments: Arguments) -> Type:
+    state_channels(inputs)
+    c, a, b = (value_of(i, "log_semi_separable") for i in inputs)
+    return Mixer(group_heads((("C", c.heads), ("A", a.heads), ("B", b.heads))), causal=True)
+
+
+def _attention(inputs: Inputs, arguments: Arguments) -> Type:
+    c, b, v = (value_of(i, "attention") for i in inputs)
+    return apply_mixer(Mixer(group_heads((("C", c.heads), ("B", b.heads)))), v)
+
+
+def _recurrence(inputs: Inputs, arguments: Arguments) -> Type:
+    mixer = _log_semi_separable(inputs[:3], arguments)
+    assert isinstance(mixer, Mixer)
+    return apply_mixer(mixer, inputs[3])
+
+
+def _convolution(inputs: Inputs, arguments: Arguments) -> Type:
+    kernel = inputs[0]
+    if not isinstance(kernel, Filter):
+        raise Problem("wrong-type", "a convolution needs a filter.")
+    return apply_mixer(Mixer(kernel.lanes, flat=True, causal=True), inputs[1])
+
+
+def _product(inputs: Inputs, arguments: Arguments) -> Type:
+    return broadcast(inputs[0], inputs[1])
+
+
+_SCORES = ("C", "B", "V")
+_STATE = ("C", "A", "B", "V")
+
+ALGORITHMS = tuple(
+    Entry(op, Role.INTERNAL, doc, rule, operands, local=False)
+    for op, doc, rule, operands in (
+        (
+            "log_semi_separable",
+            "semi_separable with the logarithm of its transition",
+            _log_semi_separable,
+            ("C", "log A", "B"),
+        ),
+        ("attention", "softmax of a scaled low-rank score, fused", _attention, _SCORES),
+        ("banded_attention", "the same over a band, in blocks", _attention, _SCORES),
+        ("linear_attention", "low rank without nonlinearity, in chunks", _attention, _SCORES),
+        ("scalar_recurrence", "state space dual: one decay per head", _recurrence, _STATE),
+        ("diagonal_recurrence", "one decay per channel of the state", _recurrence, _STATE),
+        ("signed_recurrence", "transitions of any sign", _recurrence, _STATE),
+        ("scan", "heads of one channel, token after token in blocks", _recurrence, _STATE),
+        ("short_convolution", "a few taps, as shifted products", _convolution, ("K", "V")),
+        ("long_convolution", "by fast Fourier transform", _convolution, ("K", "V")),
+    )
+) + (
+    Entry(
+        "gated_product",
+        Role.INTERNAL,
+        "activation(gate) * value",
+        _product,
+        ("gate", "value"),
+        pointwise=True,
+    ),
+)

@@ -1,0 +1,263 @@
+"""Static cost of a model: parameters, work and decoding memory, from the IR alone.
+
+    parameters           learned elements; a tied parameter counts once, with the unit that owns it
+    flops_forward        one forward pass over (batch, length) tokens: matrix products and
+                         convolutions, two operations per multiply-add; attention counts visible
+                         pairs only, which for causal attention is half of 4 B H L^2
+    flops_train          three times that: the backward pass makes two products of each one
+    flops_decode         the step that completes a sequence of `length` tokens
+    state_elements       what decoding keeps per sequence of `length` tokens, fixed state included
+    fixed_state_elements the part of it that does not grow with the length
+    cache_bytes          batch * state_elements in the given dtype (fixed state in that dtype, too)
+
+profile.py has the formula of every structure. Nothing here imports torch, and a program that
+differs from the last one in a few operators costs only those operators: keep one `CostModel`.
+
+Owns: sums over a model and the report. Refuses: structure (profile.py) and names (inventory.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from starc.compiler.inventory import norm_parameters, residual_parameters, tied_names
+from starc.compiler.ir import Layer, Model, Norm, Operator, Parallel, Repeat, Residual, Unit
+from starc.compiler.profile import Layout, Profile, profile_operator
+from starc.grammar.errors import Diagnostic, StarError, suggest
+
+DTYPE_BYTES = {
+    "fp64": 8,
+    "float64": 8,
+    "fp32": 4,
+    "float32": 4,
+    "bf16": 2,
+    "bfloat16": 2,
+    "fp16": 2,
+    "float16": 2,
+    "fp8": 1,
+    "int8": 1,
+}
+"""Bytes per element by the names a user may write."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitCost:
+    """One unit with the norms of its residual; a parallel has a row for its own norms."""
+
+    path: str
+    operator: str
+    parameters: int
+    flops_forward: int
+    flops_decode: int
+    cache_bytes: int
+    state_elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndCost:
+    """What stands before the first unit or behind the last one."""
+
+    parameters: int
+    flops_forward: int = 0
+    flops_decode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CostReport:
+    """The cost of a model at one length, batch and dtype; the module's docstring defines the keys.
+
+    `embedding` holds token and position tables, `head` the read-out and the final norm.
+    """
+
+    model: str
+    length: int
+    batch: int
+    dtype: str
+    parameters: int
+    active_parameters: int
+    flops_forward: int
+    flops_train: int
+    flops_decode: int
+    cache_bytes: int
+    state_elements: int
+    fixed_state_elements: int
+    embedding: EndCost
+    units: tuple[UnitCost, ...]
+    head: EndCost
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, as `starc cost --json` prints them."""
+        found = asdict(self)
+        found["units"] = list(found["units"])
+        return found
+
+
+def cost_report(
+    model: Model, *, length: int | None = None, batch: int = 1, dtype: str = "bf16"
+) -> CostReport:
+    """The cost of a model. `length` is in tokens and defaults to the model's context."""
+    return CostModel().report(model, length=length, batch=batch, dtype=dtype)
+
+
+class CostModel:
+    """Costs many models, each operator once.
+
+    Operators are recognised by identity, so models that were resolved with one cache of bodies
+    share them. Every operator that was ever costed stays alive until `clear`.
+    """
+
+    def __init__(self) -> None:
+        self._profiles: dict[int, tuple[Operator, Profile]] = {}
+        self._layouts: dict[tuple[object, ...], Layout] = {}
+
+    def clear(self) -> None:
+        """Forget all operators."""
+        self._profiles.clear()
+        self._layouts.clear()
+
+    def profile(self, operator: Operator) -> Profile:
+        """The profile of an operator, from memory where this very object was seen before."""
+        known = self._profiles.get(id(operator))
+        if known is None:
+            known = self._profiles[id(operator)] = operator, profile_operator(operator)
+        return known[1]
+
+    def layouts(self, model: Model) -> dict[str, Layout]:
+        """What each unit keeps while decoding, by path.
+
+        Features that are reused are kept by the unit that computes them, for as many tokens as the
+        most demanding reader needs.
+        """
+        operators = {o.name: o for o in model.operators}
+        placed = [p for p in _placements(model.layers) if isinstance(p, Unit)]
+        return self._layouts_of(placed, operators)
+
+    def _layouts_of(
+        self, placed: list[Unit], operators: Mapping[str, Operator]
+    ) -> dict[str, Layout]:
+        demands: dict[str, dict[str, int]] = {}
+        found: dict[str, Layout] = {}
+        for unit in reversed(placed):  # readers come after what they read
+            operator = operators[unit.operator]
+            wanted = demands.get(unit.path)
+            key = (id(operator), *sorted(wanted.items())) if wanted else (id(operator),)
+            layout = self._layouts.get(key)
+            if layout is None:
+                layout = self._layouts[key] = self.profile(operator).layout(wanted or {})
+            found[unit.path] = layout
+            if layout.demanded:
+                sources = dict(unit.inputs)
+                for name, window in layout.demanded:
+                    ref = sources[name]
+                    asked = demands.setdefault(ref.unit, {})
+                    asked[ref.name] = max(window, asked.get(ref.name, 0))
+        return found
+
+    def report(
+        self, model: Model, *, length: int | None = None, batch: int = 1, dtype: str = "bf16"
+    ) -> CostReport:
+        """The cost of a model; see `cost_report`. Refuses unknown dtypes and sizes below 1."""
+        length = model.context if length is None else length
+        size = _checked(length, batch, dtype)
+        operators = {o.name: o for o in model.operators}
+        placed = list(_placements(model.layers))
+        layouts = self._layouts_of([p for p in placed if isinstance(p, Unit)], operators)
+        work: dict[str, tuple[int, int, int]] = {}
+        for name, operator in operators.items():
+            profile = self.profile(operator)
+            forward = profile.work.forward(length, batch)
+            work[name] = profile.parameters, forward, profile.work.decode(length, batch)
+        norms: dict[Residual, int] = {}
+        rows: list[UnitCost] = []
+        fixed = 0
+        for place in placed:
+            residual = place.residual
+            around = norms.get(residual)
+            if around is None:
+                around = sum(p.size for p in residual_parameters("", residual, model.width))
+                norms[residual] = around
+            if isinstance(place, Parallel):
+                rows.append(UnitCost(place.path, f"parallel({place.mode})", around, 0, 0, 0, 0))
+                continue
+            own, forward, decode = work[place.operator]
+            if place.shares or place.ties:
+                sizes = self.profile(operators[place.operator]).sizes
+                own -= sum(sizes.get(name, 0) for name in tied_names(place))
+            layout = layouts[place.path]
+            state = layout.elements(length)
+            fixed += layout.state
+            rows.append(
+                UnitCost(
+                    place.path,
+                    place.operator,
+                    own + around,
+                    forward,
+                    decode,
+                    state * batch * size,
+                    state,
+                )
+            )
+        embedding, head = _ends(model, length, batch)
+        parameters = embedding.parameters + head.parameters + sum(r.parameters for r in rows)
+        forward = head.flops_forward + sum(r.flops_forward for r in rows)
+        state = sum(r.state_elements for r in rows)
+        return CostReport(
+            model.name,
+            length,
+            batch,
+            dtype,
+            parameters,
+            parameters,
+            forward,
+            3 * forward,
+            head.flops_decode + sum(r.flops_decode for r in rows),
+            state * batch * size,
+            state,
+            fixed,
+            embedding,
+            tuple(rows),
+            head,
+        )
+
+
+def _placements(layers: tuple[Layer, ...]) -> Iterator[Unit | Parallel]:
+    """Units and parallels in order of execution, repeats unrolled."""
+    for layer in layers:
+        if isinstance(layer, Repeat):
+            for body in layer.bodies:
+                yield from _placements(body)
+        else:
+            yield layer
+            if isinstance(layer, Parallel):
+                yield from _placements(layer.branches)
+
+
+def _ends(model: Model, length: int, batch: int) -> tuple[EndCost, EndCost]:
+    table = model.vocab * model.width
+    before = table + _norm_size(model.embedding.norm, model.width)
+    if model.position == "learned":
+        before += model.context * model.width
+    behind = 0 if model.embedding.tied else table
+    behind += model.vocab if model.head.bias else 0
+    behind += _norm_size(model.final_norm, model.width)
+    step = 2 * batch * table
+    return EndCost(before), EndCost(behind, step * length, step)
+
+
+def _norm_size(norm: Norm | None, width: int) -> int:
+    return sum(p.size for p in norm_parameters(norm, width)) if norm else 0
+
+
+def _checked(length: int, batch: int, dtype: str) -> int:
+    """Bytes per element, or the error that a length, batch or dtype makes no sense."""
+    for name, value in (("length", length), ("batch", batch)):
+        if value < 1:
+            raise StarError(
+                Diagnostic("bad-number", f"the {name} of a cost report must be at least 1.")
+            )
+    if dtype not in DTYPE_BYTES:
+        hint = suggest(dtype, DTYPE_BYTES) or f"known: {', '.join(DTYPE_BYTES)}."
+        raise StarError(Diagnostic("unknown-name", f"no dtype is named '{dtype}'.", hint=hint))
+    return DTYPE_BYTES[dtype]

@@ -1,0 +1,181 @@
+"""The algorithm of every mixer, from its structure alone.
+
+    softmax(causal(s C B')) V            -> attention, or banded_attention
+    causal(s C B') V [normalised]        -> linear_attention
+    semi-separable V [normalised]        -> scalar_ / diagonal_ / signed_recurrence, or scan where p = 1
+    toeplitz V                           -> short_convolution, or long_convolution
+    act(f) * v                           -> gated_product
+
+What has no structure to use (soft-caps, sums inside a nonlinearity, sigmoid scores ...) stays `apply`
+and is computed as it is defined: the matrix is written out and multiplied.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from starc.compiler.ir import Model, Operator, Value
+from starc.compiler.numbers import Numeric
+from starc.compiler.passes.rewriting import Rewriter, rewrite
+from starc.compiler.types import Constant, Feature, Filter
+
+SHORT_TAPS = 32
+"""Filters up to this many taps are summed tap by tap; longer ones go through the FFT, whose cost does
+not grow with the taps (10 log2(2L) operations a channel and token against 2 k)."""
+
+SCAN_STATE = 32
+"""Heads of one channel with a scalar decay are scanned up to this state size, above it chunked."""
+
+ACTIVATIONS = ("silu", "gelu", "relu", "relu2", "sigmoid", "tanh", "softplus", "square")
+"""Pointwise functions that the gated product takes in."""
+
+
+def select(model: Model) -> Model:
+    """The model with algorithms in place of `apply`."""
+    return _gates(rewrite(model, _rule))
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """The stages between a constructor and `apply`."""
+
+    root: Value
+    scale: Numeric
+    causal: bool
+    band: int
+    softmax: bool
+    floor: Numeric | None
+
+
+def _chain(r: Rewriter, mixer: int) -> _Chain | None:
+    """The structure of a mixer, or None when the order or kind of its stages fits no fast algorithm."""
+    stages: list[Value] = []
+    value = r.value(mixer)
+    while value.op in ("mixer_scale", "causal", "band", "mixer_softmax", "normalize"):
+        stages.append(value)
+        value = r.value(value.inputs[0])
+    scale: Numeric = Fraction(1)
+    causal, band, softmax, floor = False, 0, False, None
+    for stage in reversed(stages):
+        if softmax or floor is not None:
+            if stage.op != "causal":
+                return None
+        elif stage.op == "mixer_scale":
+            scale = scale * stage.attribute("s")
+        elif stage.op == "band":
+            band = min(band or stage.attribute("w"), stage.attribute("w"))
+        elif stage.op == "mixer_softmax":
+            softmax = True
+        elif stage.op == "normalize":
+            floor = stage.attribute("floor")
+        causal = causal or stage.op == "causal"
+    return _Chain(value, scale, causal, band, softmax, floor)
+
+
+def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
+    if value.op != "apply":
+        return None
+    mixer, v = inputs
+    chain = _chain(r, mixer)
+    if chain is None:
+        return None
+    match chain.root.op:
+        case "low_rank":
+            return _low_rank(r, value, chain, v)
+        case "semi_separable" | "log_semi_separable":
+            return _semi_separable(r, value, chain, v)
+        case "toeplitz":
+            return _toeplitz(r, value, chain, v)
+    return None
+
+
+def _low_rank(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
+    if not chain.causal:
+        return None
+    operands = (*chain.root.inputs, v)
+    if chain.softmax:
+        if chain.band:
+            return r.emit("banded_attention", operands, value, scale=chain.scale, band=chain.band)
+        return r.emit("attention", operands, value, scale=chain.scale)
+    if chain.band:
+        return None
+    return r.emit("linear_attention", operands, value, scale=chain.scale, floor=chain.floor)
+
+
+def _semi_separable(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
+    if chain.softmax or chain.band or chain.scale < 0:
+        return None
+    c, a, b = chain.root.inputs
+    logarithmic = chain.root.op == "log_semi_separable"
+    decay, state = _value(r, a), max(_value(r, c).channels, _value(r, b).channels)
+    heads = max(_value(r, i).heads for i in (c, a, b, v))
+    scannable = _value(r, v).channels == 1 and chain.floor is None and heads > 1
+    floor = chain.floor
+    if floor is not None and chain.scale != 1:
+        floor = floor / chain.scale  # |s t| with floor f is s times |t| with floor f / s
+    if scannable and (decay.channels > 1 or state <= SCAN_STATE):
+        op, extra = "scan", {"logarithmic": logarithmic}
+    elif not logarithmic:
+        op, extra = "signed_recurrence", {"floor": floor}
+    else:
+        op = "scalar_recurrence" if decay.channels == 1 else "diagonal_recurrence"
+        extra = {"floor": floor}
+    result = r.emit(op, (c, a, b, v), value, **extra)
+    if chain.scale == 1 or floor is not None:
+        return result
+    return r.emit("scale", (result,), value, s=chain.scale)
+
+
+def _value(r: Rewriter, id: int) -> Feature | Constant:
+    type_ = r.type(id)
+    assert isinstance(type_, Feature | Constant)
+    return type_
+
+
+def _toeplitz(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
+    if chain.softmax or chain.floor is not None:
+        return None
+    kernel = chain.root.inputs[0]
+    type_ = r.type(kernel)
+    assert isinstance(type_, Filter)
+    taps = min(n for n in (type_.length, chain.band) if n) if type_.length or chain.band else None
+    op = "short_convolution" if taps is not None and taps <= SHORT_TAPS else "long_convolution"
+    result = r.emit(op, (kernel, v), value, taps=taps)
+    return result if chain.scale == 1 else r.emit("scale", (result,), value, s=chain.scale)
+
+
+def _gates(model: Model) -> Model:
+    """act(f) * v in one step, where nothing else reads act(f)."""
+    readers: dict[int, Counter[int]] = {}
+
+    def uses(operator: Operator) -> Counter[int]:
+        if id(operator) not in readers:
+            found = Counter(i for value in operator.values for i in value.inputs)
+            found.update(i for _, i in operator.outputs)
+            readers[id(operator)] = found
+        return readers[id(operator)]
+
+    def rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
+        if value.op != "multiply":
+            return None
+        for side in (0, 1):
+            gate, other = inputs[side], inputs[1 - side]
+            g = r.value(gate)
+            if (
+                g.op in ACTIVATIONS
+                and isinstance(g.type, Feature)
+                and g.type == r.type(other)
+                and uses(r.operator)[value.inputs[side]] == 1
+            ):
+                extra: dict[str, Any] = {"activation": g.op}
+                if g.op == "gelu":
+                    extra["activation"] = (
+                        "gelu_tanh" if g.attribute("approximate") == "tanh" else "gelu"
+                    )
+                return r.emit("gated_product", (g.inputs[0], other), value, **extra)
+        return None
+
+    return rewrite(model, rule)
