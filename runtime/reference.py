@@ -44,43 +44,39 @@ def random_parameters(model: ir.Model, seed: int) -> dict[str, Tensor]:
     exactly 0 (a forgotten term would hide there), and stay small enough for exp() of them.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = {}
-    for name, parameter in model_parameters(model).items():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        found[name] = _centre(parameter.init, parameter.shape) + _spread(parameter.init) * noise
-    return found
+    return {
+        name: _draw(parameter.init, parameter.shape, generator)
+        for name, parameter in model_parameters(model).items()
+    }
 
 
-def _spread(init: tuple[Any, ...]) -> float:
+def _draw(
+    init: tuple[Any, ...],
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    positive: bool = False,
+) -> Tensor:
+    """A draw of an initial value, with noise where it has none; `positive` keeps its sign."""
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     match init:
         case ("normal", std):
-            return min(float(std), 0.5)
+            return min(float(std), 0.5) * noise
         case ("uniform", low, high):
-            return min((float(high) - float(low)) / 4, 0.5)
-        case _:
-            return 0.2
-
-
-def _centre(init: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
-    """Where the values of an initial value lie on average; draws are left to the caller."""
-    match init:
+            spread = torch.rand(shape, generator=generator, dtype=torch.float64)
+            return float(low) + (float(high) - float(low)) * spread
         case ("constant", value):
-            return torch.full(shape, float(value), dtype=torch.float64)
-        case ("normal", _):
-            return torch.zeros(shape, dtype=torch.float64)
-        case ("uniform", low, high):
-            return torch.full(shape, (float(low) + float(high)) / 2, dtype=torch.float64)
+            return float(value) * (noise / 10).exp() if positive else float(value) + noise / 5
         case ("linspace", low, high):
             steps = torch.linspace(float(low), float(high), shape[-1], dtype=torch.float64)
-            return steps.expand(shape)
-        case ("log", inner):
-            return _centre(inner, shape).log()
+            return steps * (noise / 10).exp() if positive else steps + noise / 5
         case ("exp", inner):
-            return _centre(inner, shape).exp()
+            return _draw(inner, shape, generator).exp()
+        case ("log", inner):
+            return _draw(inner, shape, generator, positive=True).log()
         case ("inverse_softplus", inner):
-            return _centre(inner, shape).expm1().log()
+            return _draw(inner, shape, generator, positive=True).expm1().log()
         case ("negate", inner):
-            return -_centre(inner, shape)
+            return -_draw(inner, shape, generator, positive)
     raise InternalError(f"no reference for the initial value {init!r}")
 
 

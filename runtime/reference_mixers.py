@@ -62,8 +62,8 @@ def _feature(value: Tensor, length: int) -> Tensor:
 def _parts(s: Step) -> tuple[Tensor, ...]:
     """The features that make up a mixer, each (B, h, N, T) in the most heads and channels."""
     parts = [_feature(x, s.length) for x in s.operands]
-    heads = max(x.shape[1] for x in parts)
-    return torch.broadcast_tensors(*(group_heads(x, heads, 1) for x in parts))
+    batch, heads, channels = (max(x.shape[axis] for x in parts) for axis in range(3))
+    return tuple(group_heads(x, heads, 1).expand(batch, -1, channels, -1) for x in parts)
 
 
 def _diagonal(s: Step) -> Matrix:
@@ -100,7 +100,7 @@ def _toeplitz(s: Step) -> Matrix:
 
 
 def _mask(s: Step) -> Matrix:
-    mixer = s.x
+    mixer: Matrix = s.operands[0]
     if s.op == "causal":
         pattern = _square(s.length).tril()
     else:
@@ -112,7 +112,7 @@ def _mask(s: Step) -> Matrix:
 
 def _stage(s: Step) -> Matrix:
     """Scores of visible entries through a function; the others stay zero."""
-    mixer = s.x
+    mixer: Matrix = s.operands[0]
     t, visible = mixer.entries, mixer.visible
     match s.op:
         case "mixer_scale":
@@ -162,8 +162,8 @@ def _compose(s: Step) -> Matrix:
 
 
 def _row_scale(s: Step) -> Matrix:
-    value, mixer = s.operands
-    f = _feature(value, s.length).unsqueeze(-1)  # (B, h, d, T, 1): a factor for each row
+    mixer: Matrix = s.operands[1]
+    f = _feature(s.x, s.length).unsqueeze(-1)  # (B, h, d, T, 1): a factor for each row
     if f.shape[1:3] == (1, 1):
         return replace(mixer, entries=f * mixer.entries)
     rows, mixer, flat = _unified(Matrix(f, mixer.visible), mixer)
@@ -172,8 +172,8 @@ def _row_scale(s: Step) -> Matrix:
 
 def _apply(s: Step) -> Tensor:
     """T @ V: y_i = sum_j T_ij V_j for every head and channel."""
-    mixer, value = s.operands
-    v = _feature(value, s.length)  # (B, h, d, T)
+    mixer: Matrix = s.operands[0]
+    v = _feature(s.operands[1], s.length)  # (B, h, d, T)
     heads = v.shape[1] if mixer.flat else max(mixer.entries.shape[1], v.shape[1])
     t = mixer.to(heads, v.shape[2]).entries
     y = (t @ group_heads(v, heads, 1).unsqueeze(-1)).squeeze(-1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,8 +38,9 @@ class Step:
         return self.value.op
 
     @property
-    def x(self) -> Any:
-        return self.operands[0]
+    def x(self) -> Tensor:
+        """The first operand: a feature, a constant or the taps of a filter."""
+        return cast(Tensor, self.operands[0])
 
     def get(self, attribute: str) -> Any:
         return self.value.attribute(attribute)
