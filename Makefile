@@ -6,6 +6,7 @@ STAMP := $(VENV)/.starc-installed
 CODE := starc grammar compiler templates runtime search
 STYLED := $(CODE) tests benchmarks
 DEMO := build/demo
+DEMO_STEPS ?= 500
 
 # Two worker processes with one thread each: torch's own threads would fight over the same cores.
 WORKERS ?= 2
@@ -36,7 +37,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh $(DEMO)
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	@echo "== compile examples/byte_hybrid.star into one PyTorch file"
+	$(BIN)/starc compile examples/byte_hybrid.star -o $(DEMO)/byte_hybrid.py
+	@echo "== what is in it"
+	$(BIN)/python $(DEMO)/byte_hybrid.py
+	@echo "== train it on the source of Python's standard library"
+	$(BIN)/starc train examples/byte_hybrid.star --data stdlib --steps $(DEMO_STEPS) --out $(DEMO)/run
+	@echo "== sample from it"
+	$(BIN)/starc generate $(DEMO)/run --prompt "def " --tokens 300
 
 test: setup
 	$(PYTEST)

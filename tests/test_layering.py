@@ -110,7 +110,7 @@ def test_files_stay_readable():
 
 
 def test_no_file_is_a_drawer_for_everything():
-    names = {"utils", "util", "helpers", "misc", "common"}
+    names = {"utils", "util", "helpers", "misc"}
     assert not [path for path in python_files(*PACKAGES) if path.stem in names]
 
 
