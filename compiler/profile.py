@@ -368,15 +368,17 @@ class _Walk:
         return self._node(type_, ())
 
     def _reach(self, id: int) -> int:
-        """The widest band that the masks inside a mixer leave visible."""
+        """The widest band of visible entries: masks narrow it, sums take the wider one."""
         value = self.values[id]
-        inner = [i for i in value.inputs if isinstance(self.values[i].type, Mixer)]
-        if value.op == "band":
-            return min(int(value.attribute("w")), self._reach(inner[0]))
-        if value.op == "compose":
-            inner = [i for i in inner if self.values[i].op != "diagonal"]
-            return self._reach(inner[0]) if len(inner) == 1 else WHOLE
-        return max((self._reach(i) for i in inner), default=WHOLE)
+        inner = [self._reach(i) for i in value.inputs if isinstance(self.values[i].type, Mixer)]
+        match value.op:
+            case "diagonal":
+                return 1
+            case "band":
+                return min(inner[0], int(value.attribute("w")))
+            case "compose":
+                return min(WHOLE, sum(inner) - 1)
+        return max(inner, default=WHOLE)
 
     def _entries(self, id: int, window: int, causal: bool, first: bool) -> None:
         """Count the entries T_ij of a mixer and need what they read at past tokens.
