@@ -1,0 +1,1 @@
+"""Running what was compiled: loading, training, sampling, and the oracle it is tested against."""

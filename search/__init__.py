@@ -1,0 +1,1 @@
+"""Search over programs. Nothing is here yet."""
