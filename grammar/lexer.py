@@ -142,7 +142,7 @@ def scan(source: Source) -> Tokens:
             elif kind == "COMMENT":
                 comments.append(_comment(source, start, position))
                 continue
-            elif kind == "WRONG" or (kind == "NUMBER" and not _bounded(match.group())):
+            elif kind in ("WRONG", None) or (kind == "NUMBER" and not _bounded(match.group())):
                 fault = _fault(source, start)
                 faults.append(fault)
                 position = fault.span.end if fault.span else len(text)

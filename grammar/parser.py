@@ -8,13 +8,23 @@ so no input exhausts Python's stack; the limit on nesting protects the stages th
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
-from starc.grammar import mistakes, tables
+from starc.grammar import tables
 from starc.grammar.builder import Builder
 from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.lexer import Tokens, scan
+from starc.grammar.mistakes import explain
 from starc.grammar.nodes import Program
+from starc.grammar.situation import (
+    CLOSERS,
+    DECLARATIONS,
+    OPENERS,
+    accepts,
+    leads_line,
+    situation,
+)
 from starc.grammar.source import Source, Span
 
 MAX_CHARACTERS = 1_000_000
@@ -27,8 +37,7 @@ _DEEPER = frozenset(
     "unit repeat loop parallel parallel_choice".split()
 )
 # Where parsing can go on after an error: states in which one of these may begin.
-_ITEMS = ("use", "operator", "model", "binding", "setting", "layer")
-_CLOSERS = {")": "(", "]": "[", "}": "{"}
+_ITEMS = ("binding", "setting", "layer")
 
 
 def parse(
@@ -68,17 +77,29 @@ class _Parser:
         self.depths: list[int] = []
 
     def run(self) -> list[Any]:
-        """The declarations. Raises StarError with all faults once the end of the text is reached."""
+        """The declarations. Raises StarError with all faults when the end of the text is reached."""
         index: int | None = self._advance(0)
         while index is not None and len(self.faults) < MAX_FAULTS:
-            self.faults.append(mistakes.explain(self.tokens, index, self.states))
-            index = self._resume_after(index)
+            fault = explain(situation(self.tokens, index, self._declaration(index), self.states))
+            self.faults.append(fault)
+            index = self._resume(index, fault.code == "unclosed-bracket")
             if index is not None:
                 index = self._advance(index)
         if faults := self.faults + self.builder.faults:
             raise StarError(faults)
         declarations: list[Any] = self.values[-1]
         return declarations
+
+    def _declaration(self, index: int) -> int:
+        """The first token of the declaration that a wrong token stands in."""
+        finished = self._finished()
+        if len(self.values) == finished:
+            return index
+        return bisect_left(self.tokens.starts, self.starts[finished])
+
+    def _finished(self) -> int:
+        """1 when the finished declarations are a value on the stack, 0 when there are none yet."""
+        return 1 if self.values and isinstance(self.values[0], list) else 0
 
     def _advance(self, index: int) -> int | None:
         """Shift and reduce from a token on; None at the end of the text, or the token that is wrong."""
@@ -138,13 +159,65 @@ class _Parser:
             )
         )
 
-    def _resume_after(self, index: int) -> int | None:
-        """Cut the stack back to a body that the text after a wrong token can go on with.
+    def _resume(self, wrong: int, unclosed: bool) -> int | None:
+        """Cut the stack back to what the text behind a wrong token can go on with.
 
-        That is the first token of a later line that stands in no bracket opened since and begins an
-        item of an open body, or ends it. Returns that token's index, or None.
+        That is a later line that begins an item of an open body, or the end of that body, in no
+        bracket opened since; or else the next declaration. Returns the token to go on from, or None.
         """
+        kinds = self.tokens.kinds
+        brackets = [kinds[v] for v in self.values if isinstance(v, int) and kinds[v] in OPENERS]
+        bodies = self._open_bodies()
+        if unclosed:  # taken as closed before the wrong token, which may begin the next item
+            while brackets and brackets[-1] != "{":
+                brackets.pop()
+        for index in range(wrong, len(kinds) - 1):
+            kind = kinds[index]
+            if kind in DECLARATIONS and self._at_margin(index):
+                self._cut(self._finished())
+                return index
+            if (index > wrong or unclosed) and self._begins_item(index):
+                size = bodies.get(len(brackets))
+                if size is not None and accepts(self.states[: size + 1], kind):
+                    self._cut(size)
+                    return index
+            if kind in OPENERS:
+                brackets.append(kind)
+            elif kind in CLOSERS:
+                if not brackets or brackets.pop() != CLOSERS[kind]:
+                    bodies = {}  # from here on only a declaration is a safe place
+                bodies = {n: size for n, size in bodies.items() if n <= len(brackets)}
         return None
+
+    def _open_bodies(self) -> dict[int, int]:
+        """For each number of open brackets, the innermost body in them, as the values below it."""
+        kinds = self.tokens.kinds
+        bodies: dict[int, int] = {}
+        brackets = 0
+        for size, state in enumerate(self.states):
+            if size and isinstance(self.values[size - 1], int):
+                brackets += kinds[self.values[size - 1]] in OPENERS
+            if brackets and any(item in self.tables.gotos[state] for item in _ITEMS):
+                bodies[brackets] = size
+        return bodies
+
+    def _begins_item(self, index: int) -> bool:
+        """Whether a token looks like the beginning of a binding, setting, unit or block, or a `}`."""
+        kind = self.tokens.kinds[index]
+        if kind == "}":
+            return True
+        if not leads_line(self.tokens, index):
+            return False
+        return kind != "NAME" or self.tokens.kinds[index + 1] in ("=", "(", ":")
+
+    def _at_margin(self, index: int) -> bool:
+        start = self.tokens.starts[index]
+        return start == 0 or self.tokens.source.text[start - 1] == "\n"
+
+    def _cut(self, size: int) -> None:
+        del self.states[size + 1 :]
+        for stack in (self.values, self.starts, self.ends, self.depths):
+            del stack[size:]
 
 
 def _children(rule: tables.Rule, parts: list[Any]) -> list[Any]:
