@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from starc.compiler.inventory import norm_parameters, residual_parameters, tied_names
-from starc.compiler.ir import Layer, Model, Norm, Operator, Parallel, Repeat, Residual, Unit
+from starc.compiler.ir import Layer, Model, Norm, Operator, Parallel, Repeat, Unit
 from starc.compiler.profile import Layout, Profile, profile_operator
 from starc.grammar.errors import Diagnostic, StarError, suggest
 
@@ -104,12 +104,12 @@ def cost_report(
 class CostModel:
     """Costs many models, each operator once.
 
-    Operators are recognised by identity, so models that were resolved with one cache of bodies
-    share them. Every operator that was ever costed stays alive until `clear`.
+    Operators are recognised by the identity of their contents, which models that were resolved
+    with one `Memo` share. Every operator that was ever costed stays alive until `clear`.
     """
 
     def __init__(self) -> None:
-        self._profiles: dict[int, tuple[Operator, Profile]] = {}
+        self._profiles: dict[tuple[object, ...], tuple[Operator, Profile]] = {}
         self._layouts: dict[tuple[object, ...], Layout] = {}
 
     def clear(self) -> None:
@@ -118,10 +118,11 @@ class CostModel:
         self._layouts.clear()
 
     def profile(self, operator: Operator) -> Profile:
-        """The profile of an operator, from memory where this very object was seen before."""
-        known = self._profiles.get(id(operator))
+        """The profile of an operator, from memory where its very values were seen before."""
+        key = _identity(operator)
+        known = self._profiles.get(key)
         if known is None:
-            known = self._profiles[id(operator)] = operator, profile_operator(operator)
+            known = self._profiles[key] = operator, profile_operator(operator)
         return known[1]
 
     def layouts(self, model: Model) -> dict[str, Layout]:
@@ -142,7 +143,9 @@ class CostModel:
         for unit in reversed(placed):  # readers come after what they read
             operator = operators[unit.operator]
             wanted = demands.get(unit.path)
-            key = (id(operator), *sorted(wanted.items())) if wanted else (id(operator),)
+            key = _identity(operator)
+            if wanted:
+                key += tuple(sorted(wanted.items()))
             layout = self._layouts.get(key)
             if layout is None:
                 layout = self._layouts[key] = self.profile(operator).layout(wanted or {})
@@ -169,15 +172,15 @@ class CostModel:
             profile = self.profile(operator)
             forward = profile.work.forward(length, batch)
             work[name] = profile.parameters, forward, profile.work.decode(length, batch)
-        norms: dict[Residual, int] = {}
+        norms: dict[int, int] = {}
         rows: list[UnitCost] = []
         fixed = 0
         for place in placed:
             residual = place.residual
-            around = norms.get(residual)
+            around = norms.get(id(residual))
             if around is None:
                 around = sum(p.size for p in residual_parameters("", residual, model.width))
-                norms[residual] = around
+                norms[id(residual)] = around
             if isinstance(place, Parallel):
                 rows.append(UnitCost(place.path, f"parallel({place.mode})", around, 0, 0, 0, 0))
                 continue
@@ -220,6 +223,11 @@ class CostModel:
             tuple(rows),
             head,
         )
+
+
+def _identity(operator: Operator) -> tuple[object, ...]:
+    """What an operator's cost depends on: everything but its name, compared as objects."""
+    return id(operator.values), id(operator.outputs), id(operator.parameters)
 
 
 def _placements(layers: tuple[Layer, ...]) -> Iterator[Unit | Parallel]:

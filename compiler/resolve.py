@@ -29,12 +29,11 @@ from starc.compiler.ir import (
     Model,
     Operator,
     Parallel,
-    Parameter,
     Repeat,
     Residual,
     Unit,
-    Value,
 )
+from starc.compiler.memo import Body, Memo
 from starc.compiler.naming import MODEL_ATTRIBUTES, Names
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
@@ -46,18 +45,6 @@ from starc.grammar.source import Span
 
 NO_RESIDUAL = Residual("none")
 PARALLEL_MODES = ("sum", "mean", "difference")
-
-
-@dataclass(frozen=True)
-class Body:
-    """A resolved operator before its outputs are chosen."""
-
-    node: nodes.Operator
-    arguments: tuple[tuple[str, Attribute], ...]
-    values: tuple[Value, ...]
-    bindings: Mapping[str, int]
-    parameters: Mapping[str, Parameter]
-    uses: frozenset[str]
 
 
 @dataclass
@@ -120,11 +107,6 @@ def labels_of(body: tuple[nodes.Layer, ...]) -> dict[str, Span]:
     return found
 
 
-BodyCache = dict[tuple[object, ...], Body]
-"""Resolved bodies by (operator node's identity, arguments ...); share one between programs that share
-operator nodes, and keep those nodes alive as long."""
-
-
 class Resolver:
     """Resolves one model. `warnings` and `failures` collect what was found."""
 
@@ -133,14 +115,14 @@ class Resolver:
         model: nodes.Model,
         operators: Mapping[str, nodes.Operator],
         limits: Limits,
-        cache: BodyCache | None = None,
+        memo: Memo | None = None,
     ) -> None:
         self.model = model
         self.operators = operators
         self.limits = limits
         self.failures: list[Diagnostic] = []
         self.warnings: dict[tuple[str, Span | None], Diagnostic] = {}
-        self._bodies: BodyCache = {} if cache is None else cache
+        self.memo = memo or Memo()
         self._failed: set[tuple[object, ...]] = set()
         self._layer = 0
 
@@ -149,7 +131,7 @@ class Resolver:
 
     def resolve(self) -> Model:
         """The model's IR; raises StarError with everything that was found."""
-        self.settings: Settings = resolve_settings(self.model, self.report, defaults={})
+        self.settings = self._settings()
         depth = 0
         try:
             depth = self._count(self.model.backbone)
@@ -157,6 +139,7 @@ class Resolver:
             self.report(failure)
             raise StarError(self.failures) from None
         self.numbers: dict[str, Numeric] = {**self.settings.numbers(), "depth": Fraction(depth)}
+        self._context = self.memo.context(tuple(self.numbers.values()))
         scope = Scope({}, labels_of(self.model.backbone), Names(MODEL_ATTRIBUTES), "")
         drafts = self._layers(self.model.backbone, scope, self.settings.residual)
         if not self.model.backbone and not self.failures:
@@ -171,6 +154,14 @@ class Resolver:
         if self.failures:
             raise StarError(self.failures)
         return self._freeze(drafts)
+
+    def _settings(self) -> Settings:
+        if known := self.memo.settings(self.model):
+            return known
+        settings = resolve_settings(self.model, self.report, defaults={})
+        if not self.failures:
+            self.memo.keep_settings(self.model, settings)
+        return settings
 
     # --- backbone -------------------------------------------------------------------------------
 
@@ -300,8 +291,7 @@ class Resolver:
                 case nodes.Shares():
                     source = self._target(modifier.label, modifier.span, scope, "shares")
                     shares.append((modifier.names, source, modifier))
-        arguments, features = self._arguments(call, node, scope, layer)
-        body = self.body(node, arguments, {**features, **reused}, reused.keys(), layer, call.span)
+        body, features = self._called(call, node, reused, scope, layer)
         name = scope.names.take(unit.label or node.name)
         inputs = {n: ref for n, (_, ref) in {**features, **reused}.items()}
         draft = Draft(
@@ -457,10 +447,29 @@ class Resolver:
 
     # --- operators ------------------------------------------------------------------------------
 
+    def _called(
+        self,
+        call: nodes.Call,
+        node: nodes.Operator,
+        reused: Mapping[str, tuple[Type, FeatureRef]],
+        scope: Scope,
+        layer: int,
+    ) -> tuple[Body, dict[str, tuple[Type, FeatureRef]]]:
+        """The body of a call, and the features that its arguments name."""
+        given = (self._context, *((name, type_) for name, (type_, _) in reused.items()))
+        if known := self.memo.call(call, node, given, layer):
+            return known, {}
+        arguments, features, read = self._arguments(call, node, scope, layer)
+        body = self.body(node, arguments, {**features, **reused}, layer)
+        if not features:
+            place = layer if "layer" in read or "layer" in body.uses else None
+            self.memo.keep_call(call, body, given, place)
+        return body, features
+
     def _arguments(
         self, call: nodes.Call, node: nodes.Operator, scope: Scope, layer: int
-    ) -> tuple[dict[str, Numeric], dict[str, tuple[Type, FeatureRef]]]:
-        """Arguments of a unit: numbers, and features of earlier units."""
+    ) -> tuple[dict[str, Numeric], dict[str, tuple[Type, FeatureRef]], set[str]]:
+        """Arguments of a unit: numbers, features of earlier units, and the names that were read."""
         declared = {p.name: p for p in node.parameters}
         given: dict[str, nodes.Argument] = {}
         for position, argument in enumerate(call.arguments):
@@ -520,33 +529,30 @@ class Resolver:
                     f"'{parameter.name}' missing",
                     _operator_signature(node),
                 )
-        return numbers_, features
+        return numbers_, features, expressions.read
 
     def body(
         self,
         node: nodes.Operator,
         arguments: Mapping[str, Numeric],
         features: Mapping[str, tuple[Type, FeatureRef]],
-        replaced: object,
         layer: int,
-        span: Span,
     ) -> Body:
-        """The operator's body for these arguments, from the cache where it was resolved before."""
+        """The operator's body for these arguments, from memory where it was resolved before."""
         types = tuple(sorted((n, t) for n, (t, _) in features.items()) if features else ())
-        context = tuple(self.numbers.values())
-        key = (id(node), tuple(sorted(arguments.items())), types, context)
+        key = (id(node), tuple(sorted(arguments.items())), types, self._context)
         for k in (key, (*key, layer)):
             if k in self._failed:
                 raise Poisoned
-            if k in self._bodies:
-                return self._bodies[k]
+            if k in self.memo.bodies:
+                return self.memo.bodies[k]
         scope = {**self.numbers, "layer": Fraction(layer)}
         try:
             body = _Instance(self, node, arguments, features, scope).resolve()
         except (StarError, Poisoned):
             self._failed.add(key)
             raise
-        self._bodies[(*key, layer) if "layer" in body.uses else key] = body
+        self.memo.bodies[(*key, layer) if "layer" in body.uses else key] = body
         return body
 
     # --- freezing -------------------------------------------------------------------------------
@@ -555,24 +561,15 @@ class Resolver:
         operators: dict[tuple[object, ...], Operator] = {}
         names = Names()
 
-        def operator(draft: Draft) -> str:
+        def operator(draft: Draft) -> Operator:
             body = draft.body
-            exports = tuple(e for e in body.bindings if e in draft.exports)
+            exports = ()
+            if draft.exports:
+                exports = tuple(e for e in body.bindings if e in draft.exports)
             key = (id(body), exports)
             if key not in operators:
-                outputs = [(n, body.bindings[n]) for n in ("y", *exports)]
-                kept, renumbered, parameters = prune(body.values, outputs, body.parameters)
-                operators[key] = Operator(
-                    names.take(body.node.name),
-                    body.node.name,
-                    body.arguments,
-                    kept,
-                    renumbered,
-                    parameters,
-                    body.node.doc,
-                    body.node.span,
-                )
-            return operators[key].name
+                operators[key] = self._operator_of(body, exports, names.take(body.node.name))
+            return operators[key]
 
         def freeze(draft: DraftLayer) -> Layer:
             match draft:
@@ -584,18 +581,16 @@ class Resolver:
                     return Parallel(
                         draft.name, draft.path, draft.mode, branches, draft.residual, draft.span
                     )
-            name = operator(draft)
-            read = (
-                {n for n, _ in operators_by_name[name].inputs}
-                if (operators_by_name := {o.name: o for o in operators.values()})
-                else set()
-            )
-            inputs = tuple((n, ref) for n, ref in draft.inputs if n in read)
+            own = operator(draft)
+            inputs = draft.inputs
+            if inputs:  # those that are left when what the outputs do not need is gone
+                read = {n for n, _ in own.inputs}
+                inputs = tuple((n, ref) for n, ref in inputs if n in read)
             return Unit(
                 draft.name,
                 draft.path,
                 draft.layer,
-                name,
+                own.name,
                 draft.residual,
                 inputs,
                 tuple((_weights(draft.body, n), source.path) for n, source in draft.shares),
@@ -619,6 +614,18 @@ class Resolver:
             settings.final_norm,
             self.model.doc,
         )
+
+    def _operator_of(self, body: Body, exports: tuple[str, ...], name: str) -> Operator:
+        if known := self.memo.operator(body, exports, name):
+            return known
+        outputs = [(n, body.bindings[n]) for n in ("y", *exports)]
+        kept, renumbered, parameters = prune(body.values, outputs, body.parameters)
+        node = body.node
+        operator = Operator(
+            name, node.name, body.arguments, kept, renumbered, parameters, node.doc, node.span
+        )
+        self.memo.keep_operator(body, exports, operator)
+        return operator
 
 
 def _weights(body: Body, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -829,12 +836,14 @@ def resolve_model(
     model: nodes.Model,
     operators: Mapping[str, nodes.Operator],
     limits: Limits | None = None,
-    cache: BodyCache | None = None,
+    memo: Memo | None = None,
 ) -> tuple[Model, tuple[Diagnostic, ...]]:
     """The IR of a model and the warnings found on the way.
 
-    `operators` are all operators in scope by name. Raises StarError with every fault found.
+    `operators` are all operators in scope by name. Programs that share syntax nodes are resolved
+    faster with one `memo`; warnings about a body are given the first time only. Raises StarError
+    with every fault found.
     """
-    resolver = Resolver(model, operators, limits or Limits(), cache)
+    resolver = Resolver(model, operators, limits or Limits(), memo)
     resolved = resolver.resolve()
     return resolved, tuple(resolver.warnings.values())

@@ -1,0 +1,81 @@
+"""What resolving one program leaves behind for the next one that shares syntax nodes with it.
+
+A search resolves thousands of programs, each a few nodes away from another. Entries are found by
+the identity of syntax nodes and keep those nodes alive, so that an identity never changes its
+meaning. Only what succeeded is remembered: a faulty program is resolved, and reported, anew.
+
+Owns: the keys and the lifetime of what is remembered. Refuses: resolving (resolve.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from starc.compiler.ir import Attribute, Operator, Parameter, Value
+from starc.compiler.numbers import Numeric
+from starc.compiler.settings import Settings
+from starc.grammar import nodes
+
+
+@dataclass(frozen=True)
+class Body:
+    """A resolved operator before its outputs are chosen. `uses` are the names that it read."""
+
+    node: nodes.Operator
+    arguments: tuple[tuple[str, Attribute], ...]
+    values: tuple[Value, ...]
+    bindings: Mapping[str, int]
+    parameters: Mapping[str, Parameter]
+    uses: frozenset[str]
+
+
+Key = tuple[object, ...]
+
+
+class Memo:
+    """Bodies by operator and arguments, calls by place, frozen operators, settings."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[Key, Body] = {}
+        self._calls: dict[Key, tuple[nodes.Call, Body]] = {}
+        self._operators: dict[Key, tuple[Body, Operator]] = {}
+        self._settings: dict[int, tuple[tuple[nodes.Setting, ...], Settings]] = {}
+        self._contexts: dict[tuple[Numeric, ...], int] = {}
+
+    def context(self, numbers: tuple[Numeric, ...]) -> int:
+        """A small name for the numbers in scope everywhere (width, depth ...), quick to compare."""
+        return self._contexts.setdefault(numbers, len(self._contexts))
+
+    def settings(self, model: nodes.Model) -> Settings | None:
+        """The settings of a model with this very tuple of settings; not to be changed."""
+        known = self._settings.get(id(model.settings))
+        return known[1] if known else None
+
+    def keep_settings(self, model: nodes.Model, settings: Settings) -> None:
+        self._settings[id(model.settings)] = model.settings, settings
+
+    def call(self, call: nodes.Call, node: nodes.Operator, given: Key, layer: int) -> Body | None:
+        """The body that this very call of this operator had; `given` is what else it depends on."""
+        known = self._calls.get((id(call), given)) or self._calls.get((id(call), given, layer))
+        return known[1] if known and known[1].node is node else None
+
+    def keep_call(self, call: nodes.Call, body: Body, given: Key, layer: int | None) -> None:
+        """Remember a call; `layer` is None when neither arguments nor body depend on it."""
+        key: Key = (id(call), given) if layer is None else (id(call), given, layer)
+        self._calls[key] = call, body
+
+    def operator(self, body: Body, exports: tuple[str, ...], name: str) -> Operator | None:
+        """The operator made of this very body, with these outputs and this name.
+
+        Operators that differ in their name only have their values in common, to the object.
+        """
+        known = self._operators.get((id(body), exports, name))
+        if known is None and (known := self._operators.get((id(body), exports))):
+            known = body, replace(known[1], name=name)
+            self._operators[id(body), exports, name] = known
+        return known[1] if known else None
+
+    def keep_operator(self, body: Body, exports: tuple[str, ...], operator: Operator) -> None:
+        self._operators[id(body), exports] = body, operator
+        self._operators[id(body), exports, operator.name] = body, operator
