@@ -328,13 +328,22 @@ def learning_rate(settings: Settings, step: int) -> float:
 
 
 def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """AdamW that decays matrices and leaves embeddings, norms, biases and other vectors alone."""
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    """AdamW that decays the matrices of maps, and leaves the rest alone.
+
+    The rest: embeddings, norms, biases, and constants that a program declares itself, such as the
+    logarithm of a decay, for which zero is no natural value.
+    """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        vector = parameter.ndim < 2 or id(parameter) in embeddings
-        (free if vector else decayed).append(parameter)
+    seen: set[int] = set()
+    for module in model.modules():
+        matrices = not isinstance(module, nn.Embedding) and "Norm" not in type(module).__name__
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            decays = matrices and name.startswith("weight") and parameter.ndim >= 2
+            (decayed if decays else free).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": free, "weight_decay": 0.0},

@@ -204,6 +204,20 @@ def test_learning_rate_warms_up_and_decays():
     assert rates[-1] == pytest.approx(train.FINAL_RATE)
 
 
+def test_only_matrices_decay(tmp_path: Path):
+    """With a gradient of zero, a step changes what decays and nothing else."""
+    still = TINY.replace("return F.cross_entropy(", "return 0 * F.cross_entropy(").replace(
+        "self.gain = nn.Parameter(torch.ones(width))",
+        "self.gain = nn.Parameter(torch.ones(1, width))",
+    )
+    run = make(tmp_path, still, steps=1)
+    torch.manual_seed(run.settings.seed)
+    before = run.module().Model().state_dict()
+    train.train(run, CORPUS)
+    changed = {name for name, value in weights(run).items() if not torch.equal(value, before[name])}
+    assert changed == {"mix.gate.weight", "mix.out.weight", "head.weight"}
+
+
 def test_recommended_settings_fit_the_program():
     settings = train.recommended_settings(load(TINY), "rhyme", 1000, device="cpu")
     assert (settings.length, settings.batch) == (32, 128)
