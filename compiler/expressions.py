@@ -11,18 +11,15 @@ from fractions import Fraction
 from typing import Any
 
 from starc.compiler import catalog, numbers
+from starc.compiler.arguments import bind, signature
 from starc.compiler.builder import Builder
-from starc.compiler.catalog.entry import Argument, Entry, Kind, Role
+from starc.compiler.catalog.entry import Entry, Role
+from starc.compiler.faults import error, fail, hole_error, not_yet, not_yet_operator
 from starc.compiler.numbers import Numeric
 from starc.compiler.types import Mixer, Problem, describe
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.grammar.source import Span
-
-MAX_SIZE = 2**31 - 1
-"""Sizes are tensor extents; larger ones are refused before they reach torch."""
-
-_INITS = {"normal": 1, "uniform": 2, "linspace": 2, "log": 1, "exp": 1, "inverse_softplus": 1}
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,6 @@ class Poisoned(Exception):
 
 
 Result = Numeric | Ref
-
-
-def fail(problem: Problem, span: Span) -> StarError:
-    return StarError(Diagnostic(problem.code, problem.message, span, problem.label, problem.hint))
-
-
-def error(code: str, message: str, span: Span, label: str = "", hint: str = "") -> StarError:
-    return StarError(Diagnostic(code, message, span, label, hint))
 
 
 class Expressions:
@@ -417,163 +406,8 @@ class Expressions:
             entry.op, tuple(operands[o] for o in entry.operands), attributes, expr.span
         )
 
-    # --- compile-time arguments -----------------------------------------------------------------
-
     def bind(
         self, entry: Entry, arguments: tuple[nodes.Argument, ...], span: Span
     ) -> dict[str, Any]:
-        """Arguments of a call matched to the entry's, checked and completed with defaults."""
-        found: dict[str, Any] = {}
-        known = {a.name: a for a in entry.arguments}
-        for position, argument in enumerate(arguments):
-            if argument.name is None:
-                if position >= len(entry.arguments):
-                    raise error(
-                        "wrong-argument",
-                        f"'{entry.name}' takes {_count(len(entry.arguments))}, not {len(arguments)}.",
-                        argument.span,
-                        "one too many",
-                        signature(entry),
-                    )
-                wanted = entry.arguments[position]
-            elif argument.name in known:
-                wanted = known[argument.name]
-            else:
-                raise error(
-                    "wrong-argument",
-                    f"'{entry.name}' has no argument '{argument.name}'.",
-                    argument.span,
-                    "unknown",
-                    suggest(argument.name, known) or signature(entry),
-                )
-            if wanted.name in found:
-                raise error(
-                    "wrong-argument",
-                    f"'{entry.name}' is given '{wanted.name}' twice.",
-                    argument.span,
-                    hint=signature(entry),
-                )
-            found[wanted.name] = self._argument(entry, wanted, argument.value)
-        for wanted in entry.arguments:
-            if wanted.name not in found:
-                if wanted.default is ...:
-                    raise error(
-                        "wrong-argument",
-                        f"'{entry.name}' needs '{wanted.name}'.",
-                        span,
-                        f"'{wanted.name}' missing",
-                        signature(entry),
-                    )
-                found[wanted.name] = wanted.default
-        return {a.name: found[a.name] for a in entry.arguments}
-
-    def _argument(self, entry: Entry, wanted: Argument, expr: nodes.Expr) -> Any:
-        what = f"'{wanted.name}' of '{entry.name}'"
-        if wanted.kind is Kind.INIT:
-            return self._init(expr)
-        if wanted.kind is Kind.FLAG or wanted.kind is Kind.CHOICE:
-            choices = ("true", "false") if wanted.kind is Kind.FLAG else wanted.choices
-            if not isinstance(expr, nodes.Name) or expr.name not in choices:
-                listed = ", ".join(choices)
-                near = suggest(expr.name, choices) if isinstance(expr, nodes.Name) else ""
-                raise error(
-                    "wrong-argument", f"{what} must be one of {listed}.", expr.span, hint=near
-                )
-            return expr.name == "true" if wanted.kind is Kind.FLAG else expr.name
-        number = self.number(expr, what)
-        if wanted.kind is Kind.REAL:
-            return number
-        return size_of(number, what, expr.span, smallest=1 if wanted.kind is Kind.SIZE else 0)
-
-    def _init(self, expr: nodes.Expr) -> tuple[Any, ...]:
-        """An initial value: a number, or normal(std), uniform(a, b), linspace(a, b) and functions of these."""
-        if isinstance(expr, nodes.Call) and expr.function in _INITS:
-            takes = _INITS[expr.function]
-            if len(expr.arguments) != takes or any(a.name for a in expr.arguments):
-                raise error(
-                    "wrong-argument", f"'{expr.function}' takes {_count(takes)} here.", expr.span
-                )
-            if takes == 1 and expr.function != "normal":
-                return (expr.function, self._init(expr.arguments[0].value))
-            return (
-                expr.function,
-                *(float(self.number(a.value, "an initial value")) for a in expr.arguments),
-            )
-        if isinstance(expr, nodes.Negate):
-            return ("negate", self._init(expr.value))
-        return ("constant", numbers.python_number(self.number(expr, "an initial value")))
-
-
-def size_of(number: Numeric, what: str, span: Span, smallest: int = 1) -> int:
-    """A number as a tensor extent."""
-    if number != int(number):
-        raise error(
-            "bad-size",
-            f"{what} must be a whole number, not {numbers.show(number)}.",
-            span,
-            f"this is {numbers.show(number)}",
-            "multiple(a, of) rounds up to a multiple.",
-        )
-    if not smallest <= number <= MAX_SIZE:
-        raise error(
-            "bad-size",
-            f"{what} must lie between {smallest} and {MAX_SIZE}, not {numbers.show(number)}.",
-            span,
-            f"this is {numbers.show(number)}",
-        )
-    return int(number)
-
-
-def signature(entry: Entry) -> str:
-    """How an operation is written, for hints."""
-    parts = (
-        ["..."] if entry.variadic else list(entry.operands if entry.role is Role.FUNCTION else ())
-    )
-    for a in entry.arguments:
-        if a.default is ...:
-            parts.append(a.name)
-        else:
-            parts.append(f"{a.name} = {_default(a.default)}")
-    return f"{entry.name}({', '.join(parts)})" if parts else entry.name
-
-
-def _default(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return str(value[1])
-    if isinstance(value, Fraction) and value.denominator != 1:
-        return f"{float(value):g}"
-    return str(value)
-
-
-def _count(n: int) -> str:
-    return {0: "no arguments", 1: "one argument"}.get(n, f"{n} arguments")
-
-
-def not_yet(name: str, span: Span) -> StarError:
-    return error(
-        "not-yet-supported",
-        f"the language has '{name}', but this version of starc cannot build it yet.",
-        span,
-        hint="docs/language.md lists what is built.",
-    )
-
-
-def not_yet_operator(name: str, span: Span) -> StarError:
-    return error(
-        "not-yet-supported",
-        f"'{name}' is an operator; operators as stages cannot be built yet.",
-        span,
-        hint="use it as a unit of the backbone.",
-    )
-
-
-def hole_error(hole: nodes.Hole) -> StarError:
-    return error(
-        "hole-left",
-        "a hole is left: this program is a search space, not an architecture.",
-        hole.span,
-        "undecided",
-        "'starc sample' prints a random filling; 'starc search' looks for the best.",
-    )
+        """The compile-time arguments of a call, checked and completed."""
+        return bind(entry, arguments, span, self.number)

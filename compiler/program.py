@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from starc.compiler.expressions import error
+from starc.compiler.faults import error
 from starc.compiler.options import Limits, Options
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest

@@ -11,17 +11,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from starc.compiler import catalog
+from starc.compiler.arguments import size_of
 from starc.compiler.builder import Builder, prune
-from starc.compiler.expressions import (
-    Expressions,
-    Poison,
-    Poisoned,
-    Ref,
-    error,
-    hole_error,
-    not_yet,
-    size_of,
-)
+from starc.compiler.expressions import Expressions, Poison, Poisoned, Ref
+from starc.compiler.faults import error, hole_error, not_yet
 from starc.compiler.ir import (
     Attribute,
     FeatureRef,

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from starc.compiler import catalog
+from starc.compiler.arguments import size_of
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Argument, Entry, Role, choice, flag, real
-from starc.compiler.expressions import Expressions, error, not_yet, size_of
+from starc.compiler.expressions import Expressions
+from starc.compiler.faults import error, not_yet
 from starc.compiler.ir import Embedding, Head, Norm, Residual
 from starc.compiler.numbers import Numeric
 from starc.compiler.types import Constant

@@ -37,6 +37,7 @@ class Kind(Enum):
     SIZE = "positive integer"
     COUNT = "non-negative integer"
     REAL = "number"
+    POSITIVE = "positive number"
     FLAG = "true or false"
     CHOICE = "name"
     INIT = "initial value"
@@ -93,6 +94,10 @@ def count(name: str, default: Any = ...) -> Argument:
 
 def real(name: str, default: Any = ...) -> Argument:
     return Argument(name, Kind.REAL, default)
+
+
+def positive(name: str, default: Any = ...) -> Argument:
+    return Argument(name, Kind.POSITIVE, default)
 
 
 def flag(name: str, default: bool) -> Argument:

@@ -1,0 +1,249 @@
+"""Compile-time arguments: matching those of a call to what the catalog asks for.
+
+Owns: names, positions, defaults, kinds and ranges of arguments. Refuses: evaluating expressions (the
+caller hands a function that gives the number of one).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from typing import Any
+
+from starc.compiler import numbers
+from starc.compiler.catalog.entry import Argument, Entry, Kind, Role
+from starc.compiler.faults import error, fail
+from starc.compiler.numbers import Numeric
+from starc.compiler.types import Problem
+from starc.grammar import nodes
+from starc.grammar.errors import suggest
+from starc.grammar.source import Span
+
+MAX_SIZE = 2**31 - 1
+"""Sizes are tensor extents; larger ones are refused before they reach torch."""
+
+Evaluate = Callable[[nodes.Expr, str], Numeric]
+"""(expression, what it is for) -> its number; raises StarError where it is none."""
+
+_DRAWN = {"normal": 1, "uniform": 2, "linspace": 2}
+_INITS = {**_DRAWN, "log": 1, "exp": 1, "inverse_softplus": 1}
+_LARGEST_EXPONENT = 88.0
+"""exp of more than this is infinite in float32."""
+
+
+def bind(
+    entry: Entry, arguments: tuple[nodes.Argument, ...], span: Span, number: Evaluate
+) -> dict[str, Any]:
+    """Arguments of a call matched to the entry's, checked and completed with defaults."""
+    found: dict[str, Any] = {}
+    known = {a.name: a for a in entry.arguments}
+    for position, argument in enumerate(arguments):
+        if argument.name is None:
+            if position >= len(entry.arguments):
+                raise error(
+                    "wrong-argument",
+                    f"'{entry.name}' takes {count_words(len(known))}, not {len(arguments)}.",
+                    argument.span,
+                    "one too many",
+                    signature(entry),
+                )
+            wanted = entry.arguments[position]
+        elif argument.name in known:
+            wanted = known[argument.name]
+        else:
+            raise error(
+                "wrong-argument",
+                f"'{entry.name}' has no argument '{argument.name}'.",
+                argument.span,
+                "unknown",
+                suggest(argument.name, known) or signature(entry),
+            )
+        if wanted.name in found:
+            raise error(
+                "wrong-argument",
+                f"'{entry.name}' is given '{wanted.name}' twice.",
+                argument.span,
+                hint=signature(entry),
+            )
+        found[wanted.name] = _argument(entry, wanted, argument.value, number)
+    for wanted in entry.arguments:
+        if wanted.name not in found:
+            if wanted.default is ...:
+                raise error(
+                    "wrong-argument",
+                    f"'{entry.name}' needs '{wanted.name}'.",
+                    span,
+                    f"'{wanted.name}' missing",
+                    signature(entry),
+                )
+            found[wanted.name] = wanted.default
+    return {a.name: found[a.name] for a in entry.arguments}
+
+
+def _argument(entry: Entry, wanted: Argument, expr: nodes.Expr, number: Evaluate) -> Any:
+    what = f"'{wanted.name}' of '{entry.name}'"
+    if wanted.kind is Kind.INIT:
+        return _init(expr, number)
+    if wanted.kind is Kind.FLAG or wanted.kind is Kind.CHOICE:
+        return _word(what, wanted, expr)
+    value = number(expr, what)
+    if wanted.kind is Kind.REAL:
+        return value
+    if wanted.kind is Kind.POSITIVE:
+        if value <= 0:
+            shown = numbers.show(value)
+            raise error(
+                "bad-number",
+                f"{what} must be greater than zero, not {shown}.",
+                expr.span,
+                f"this is {shown}",
+            )
+        return value
+    return size_of(value, what, expr.span, smallest=1 if wanted.kind is Kind.SIZE else 0)
+
+
+def _word(what: str, wanted: Argument, expr: nodes.Expr) -> bool | str:
+    choices = ("true", "false") if wanted.kind is Kind.FLAG else wanted.choices
+    if not isinstance(expr, nodes.Name) or expr.name not in choices:
+        near = suggest(expr.name, choices) if isinstance(expr, nodes.Name) else ""
+        raise error("wrong-argument", f"{what} must be {one_of(choices)}.", expr.span, hint=near)
+    return expr.name == "true" if wanted.kind is Kind.FLAG else expr.name
+
+
+def _init(expr: nodes.Expr, number: Evaluate) -> tuple[Any, ...]:
+    """An initial value: a number, normal(std), uniform(a, b), linspace(a, b) or a function of one."""
+    return _Initial(number).tree(expr)[0]
+
+
+class _Initial:
+    """Trees of initial values, each with the range that it can draw from: log(uniform(-1, 1)) is refused
+    here and not found as a NaN in training."""
+
+    def __init__(self, number: Evaluate) -> None:
+        self._evaluate = number
+
+    def tree(self, expr: nodes.Expr) -> tuple[tuple[Any, ...], float, float]:
+        """(tree, lowest, highest value)"""
+        if isinstance(expr, nodes.Negate):
+            inner, low, high = self.tree(expr.value)
+            return ("negate", inner), -high, -low
+        if isinstance(expr, nodes.Call) and expr.function in _INITS:
+            takes = _INITS[expr.function]
+            if len(expr.arguments) != takes or any(a.name for a in expr.arguments):
+                raise error(
+                    "wrong-argument",
+                    f"'{expr.function}' of initial values takes {count_words(takes)}.",
+                    expr.span,
+                )
+            if expr.function in _DRAWN:
+                return self._drawn(expr)
+            return self._function(expr)
+        value = self._number(expr)
+        return ("constant", value), value, value
+
+    def _drawn(self, expr: nodes.Call) -> tuple[tuple[Any, ...], float, float]:
+        values = [float(self._number(a.value)) for a in expr.arguments]
+        if expr.function == "normal":
+            if values[0] < 0:
+                raise error(
+                    "bad-number",
+                    "a standard deviation is not negative.",
+                    expr.arguments[0].span,
+                    f"this is {values[0]:g}",
+                )
+            return ("normal", *values), -math.inf, math.inf
+        low, high = values
+        if low > high and expr.function == "uniform":
+            raise error(
+                "bad-number",
+                f"'uniform' goes from {low:g} down to {high:g}.",
+                expr.span,
+                hint=f"write uniform({high:g}, {low:g}).",
+            )
+        return (expr.function, low, high), min(low, high), max(low, high)
+
+    def _function(self, expr: nodes.Call) -> tuple[tuple[Any, ...], float, float]:
+        inner, low, high = self.tree(expr.arguments[0].value)
+        name = expr.function
+        if name != "exp" and low <= 0:
+            raise error(
+                "bad-number",
+                f"'{name}' of an initial value that may be zero or less.",
+                expr.span,
+                f"it may be {low:g}",
+                f"'{name}' needs positive values, such as uniform(0.1, 1) or exp(normal(1)).",
+            )
+        if name != "log" and math.inf > high > _LARGEST_EXPONENT:
+            raise error(
+                "number-too-large", f"'{name}' of {high:g} is too large for a tensor.", expr.span
+            )
+        function = {"exp": _exp, "log": _log, "inverse_softplus": _inverse_softplus}[name]
+        return (name, inner), function(low), function(high)
+
+    def _number(self, expr: nodes.Expr) -> int | float:
+        number = self._evaluate(expr, "an initial value")
+        try:
+            return numbers.python_number(number)
+        except Problem as problem:
+            raise fail(problem, expr.span) from None
+
+
+def _exp(a: float) -> float:
+    return math.inf if a == math.inf else max(math.exp(a), sys.float_info.min)
+
+
+def _log(a: float) -> float:
+    return math.log(a)
+
+
+def _inverse_softplus(a: float) -> float:
+    return a if a == math.inf else math.log(math.expm1(a))
+
+
+def size_of(number: Numeric, what: str, span: Span, smallest: int = 1) -> int:
+    """A number as a tensor extent."""
+    shown = numbers.show(number)
+    if number != int(number):
+        raise error(
+            "bad-size",
+            f"{what} must be a whole number, not {shown}.",
+            span,
+            f"this is {shown}",
+            "multiple(a, of) rounds up to a multiple.",
+        )
+    if not smallest <= number <= MAX_SIZE:
+        raise error(
+            "bad-size",
+            f"{what} must lie between {smallest:,} and {MAX_SIZE:,}, not {shown}.",
+            span,
+            f"this is {shown}",
+        )
+    return int(number)
+
+
+def signature(entry: Entry) -> str:
+    """How an operation is written, for hints."""
+    operands = entry.operands if entry.role is Role.FUNCTION else ()
+    parts = ["..."] if entry.variadic else list(operands)
+    for a in entry.arguments:
+        parts.append(a.name if a.default is ... else f"{a.name} = {_shown(a.default)}")
+    return f"{entry.name}({', '.join(parts)})" if parts else entry.name
+
+
+def count_words(n: int) -> str:
+    return {0: "no arguments", 1: "one argument"}.get(n, f"{n} arguments")
+
+
+def one_of(words: Iterable[str]) -> str:
+    *rest, last = words
+    return f"{', '.join(rest)} or {last}" if rest else last
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return str(value[1])
+    return numbers.show(value) if isinstance(value, Fraction) else str(value)
