@@ -24,7 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # both keep typer from importing rich
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Compile, train and sample neural sequence architectures written in .star.",
 )
 
 _LARGE = 2**63 - 1
@@ -53,16 +52,22 @@ MaxCharacters = Annotated[
 MaxNesting = Annotated[int | None, typer.Option(min=1, help="Raise the limit on nesting.")]
 
 
-@app.callback()
-def _program(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(__version__)
         raise typer.Exit
 
 
-_program.__doc__ = None
+@app.callback()
+def starc(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Compile, train and sample neural sequence architectures written in .star."""
 
 
 @app.command()
