@@ -18,9 +18,9 @@ Owns: sums over a model and the report. Refuses: structure (profile.py) and name
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 from starc.compiler.inventory import norm_parameters, residual_parameters, tied_names
 from starc.compiler.ir import Layer, Model, Norm, Operator, Parallel, Repeat, Unit
@@ -42,8 +42,7 @@ DTYPE_BYTES = {
 """Bytes per element by the names a user may write."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnitCost:
+class UnitCost(NamedTuple):
     """One unit with the norms of its residual; a parallel has a row for its own norms."""
 
     path: str
@@ -55,8 +54,7 @@ class UnitCost:
     state_elements: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndCost:
+class EndCost(NamedTuple):
     """What stands before the first unit or behind the last one."""
 
     parameters: int
@@ -89,8 +87,9 @@ class CostReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, as `starc cost --json` prints them."""
-        found = asdict(self)
-        found["units"] = list(found["units"])
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        found["embedding"], found["head"] = self.embedding._asdict(), self.head._asdict()
+        found["units"] = [unit._asdict() for unit in self.units]
         return found
 
 
@@ -101,6 +100,15 @@ def cost_report(
     return CostModel().report(model, length=length, batch=batch, dtype=dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An operator that was costed, and what a unit of it keeps for itself."""
+
+    operator: Operator
+    profile: Profile
+    layout: Layout
+
+
 class CostModel:
     """Costs many models, each operator once.
 
@@ -109,21 +117,23 @@ class CostModel:
     """
 
     def __init__(self) -> None:
-        self._profiles: dict[tuple[object, ...], tuple[Operator, Profile]] = {}
-        self._layouts: dict[tuple[object, ...], Layout] = {}
+        self._known: dict[tuple[int, int, int], _Known] = {}
 
     def clear(self) -> None:
         """Forget all operators."""
-        self._profiles.clear()
-        self._layouts.clear()
+        self._known.clear()
 
     def profile(self, operator: Operator) -> Profile:
         """The profile of an operator, from memory where its very values were seen before."""
-        key = _identity(operator)
-        known = self._profiles.get(key)
+        return self._recall(operator).profile
+
+    def _recall(self, operator: Operator) -> _Known:
+        key = id(operator.values), id(operator.outputs), id(operator.parameters)
+        known = self._known.get(key)
         if known is None:
-            known = self._profiles[key] = operator, profile_operator(operator)
-        return known[1]
+            profile = profile_operator(operator)
+            known = self._known[key] = _Known(operator, profile, profile.layout({}))
+        return known
 
     def layouts(self, model: Model) -> dict[str, Layout]:
         """What each unit keeps while decoding, by path.
@@ -131,32 +141,8 @@ class CostModel:
         Features that are reused are kept by the unit that computes them, for as many tokens as the
         most demanding reader needs.
         """
-        operators = {o.name: o for o in model.operators}
-        placed = [p for p in _placements(model.layers) if isinstance(p, Unit)]
-        return self._layouts_of(placed, operators)
-
-    def _layouts_of(
-        self, placed: list[Unit], operators: Mapping[str, Operator]
-    ) -> dict[str, Layout]:
-        demands: dict[str, dict[str, int]] = {}
-        found: dict[str, Layout] = {}
-        for unit in reversed(placed):  # readers come after what they read
-            operator = operators[unit.operator]
-            wanted = demands.get(unit.path)
-            key = _identity(operator)
-            if wanted:
-                key += tuple(sorted(wanted.items()))
-            layout = self._layouts.get(key)
-            if layout is None:
-                layout = self._layouts[key] = self.profile(operator).layout(wanted or {})
-            found[unit.path] = layout
-            if layout.demanded:
-                sources = dict(unit.inputs)
-                for name, window in layout.demanded:
-                    ref = sources[name]
-                    asked = demands.setdefault(ref.unit, {})
-                    asked[ref.name] = max(window, asked.get(ref.name, 0))
-        return found
+        placed = list(_placements(model.layers))
+        return _layouts(placed, {o.name: self._recall(o) for o in model.operators})
 
     def report(
         self, model: Model, *, length: int | None = None, batch: int = 1, dtype: str = "bf16"
@@ -164,48 +150,46 @@ class CostModel:
         """The cost of a model; see `cost_report`. Refuses unknown dtypes and sizes below 1."""
         length = model.context if length is None else length
         size = _checked(length, batch, dtype)
-        operators = {o.name: o for o in model.operators}
+        operators = {o.name: self._recall(o) for o in model.operators}
+        work = {
+            name: (
+                known.profile.work.forward(length, batch),
+                known.profile.work.decode(length, batch),
+            )
+            for name, known in operators.items()
+        }
         placed = list(_placements(model.layers))
-        layouts = self._layouts_of([p for p in placed if isinstance(p, Unit)], operators)
-        work: dict[str, tuple[int, int, int]] = {}
-        for name, operator in operators.items():
-            profile = self.profile(operator)
-            forward = profile.work.forward(length, batch)
-            work[name] = profile.parameters, forward, profile.work.decode(length, batch)
-        norms: dict[int, int] = {}
+        layouts = _layouts(placed, operators)
+        norms: dict[int, int] = {}  # by identity: a model has few residuals, and many units
         rows: list[UnitCost] = []
-        fixed = 0
+        parameters = forward = decode = state = fixed = 0
         for place in placed:
-            residual = place.residual
-            around = norms.get(id(residual))
+            around = norms.get(id(place.residual))
             if around is None:
-                around = sum(p.size for p in residual_parameters("", residual, model.width))
-                norms[id(residual)] = around
+                around = sum(p.size for p in residual_parameters("", place.residual, model.width))
+                norms[id(place.residual)] = around
+            parameters += around
             if isinstance(place, Parallel):
                 rows.append(UnitCost(place.path, f"parallel({place.mode})", around, 0, 0, 0, 0))
                 continue
-            own, forward, decode = work[place.operator]
+            profile = operators[place.operator].profile
+            own = profile.parameters
             if place.shares or place.ties:
-                sizes = self.profile(operators[place.operator]).sizes
-                own -= sum(sizes.get(name, 0) for name in tied_names(place))
+                own -= sum(profile.sizes.get(name, 0) for name in tied_names(place))
+            flops, step = work[place.operator]
             layout = layouts[place.path]
-            state = layout.elements(length)
+            kept = layout.elements(length)
+            parameters += own
+            forward += flops
+            decode += step
+            state += kept
             fixed += layout.state
-            rows.append(
-                UnitCost(
-                    place.path,
-                    place.operator,
-                    own + around,
-                    forward,
-                    decode,
-                    state * batch * size,
-                    state,
-                )
-            )
+            bytes_ = kept * batch * size
+            row = place.path, place.operator, own + around, flops, step, bytes_, kept
+            rows.append(UnitCost._make(row))
         embedding, head = _ends(model, length, batch)
-        parameters = embedding.parameters + head.parameters + sum(r.parameters for r in rows)
-        forward = head.flops_forward + sum(r.flops_forward for r in rows)
-        state = sum(r.state_elements for r in rows)
+        parameters += embedding.parameters + head.parameters
+        forward += head.flops_forward
         return CostReport(
             model.name,
             length,
@@ -215,7 +199,7 @@ class CostModel:
             parameters,
             forward,
             3 * forward,
-            head.flops_decode + sum(r.flops_decode for r in rows),
+            head.flops_decode + decode,
             state * batch * size,
             state,
             fixed,
@@ -225,9 +209,25 @@ class CostModel:
         )
 
 
-def _identity(operator: Operator) -> tuple[object, ...]:
-    """What an operator's cost depends on: everything but its name, compared as objects."""
-    return id(operator.values), id(operator.outputs), id(operator.parameters)
+def _layouts(
+    placed: Sequence[Unit | Parallel], operators: Mapping[str, _Known]
+) -> dict[str, Layout]:
+    demands: dict[str, dict[str, int]] = {}
+    found: dict[str, Layout] = {}
+    for place in reversed(placed):  # readers come after what they read
+        if isinstance(place, Parallel):
+            continue
+        known = operators[place.operator]
+        wanted = demands.get(place.path)
+        layout = known.profile.layout(wanted) if wanted else known.layout
+        found[place.path] = layout
+        if layout.demanded:
+            sources = dict(place.inputs)
+            for name, window in layout.demanded:
+                asked = demands.setdefault(sources[name].unit, {})
+                feature = sources[name].name
+                asked[feature] = max(window, asked.get(feature, 0))
+    return found
 
 
 def _placements(layers: tuple[Layer, ...]) -> Iterator[Unit | Parallel]:
