@@ -142,9 +142,10 @@ def compile_(
     max_characters: MaxCharacters = None,
     max_nesting: MaxNesting = None,
 ) -> None:
-    """Write a program's model as one PyTorch file, MODEL.py in the current folder by default.
+    """Write a model as one PyTorch file.
 
-    Without -o, a program from standard input goes to standard output.
+    Without -o, the file is MODEL.py in the current folder, or standard output for a program from
+    standard input.
 
     \b
     Example: starc compile hybrid.star -o hybrid.py --set width=128
@@ -182,7 +183,9 @@ def show(
     max_characters: MaxCharacters = None,
     max_nesting: MaxNesting = None,
 ) -> None:
-    """Print a program as the compiler sees it: syntax tree, IR, or what templates are given.
+    """Print a program as the compiler sees it.
+
+    nodes: the syntax tree; ir: the typed operators after all passes; plan: what templates are given.
 
     \b
     Example: starc show hybrid.star --print-after fuse_projections
@@ -212,7 +215,7 @@ def cost(
     max_nesting: MaxNesting = None,
     as_json: Json = False,
 ) -> None:
-    """Parameters, FLOPs and cache of a model, unit by unit, without building it.
+    """Count parameters, FLOPs and cache, unit by unit.
 
     \b
     Example: starc cost hybrid.star --length 4096 --dtype bf16 --json
@@ -271,7 +274,9 @@ def train(
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Train a program on text, read as bytes, with checkpoints. Ctrl-C saves and stops.
+    """Train a program on text, read as bytes.
+
+    The run is saved as it goes, and on Ctrl-C; --resume goes on exactly where it stopped.
 
     \b
     Example: starc train hybrid.star --data stdlib --steps 1000 --out runs/hybrid
@@ -319,7 +324,7 @@ def generate(
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Sample text from a trained run, after its prompt, as it comes.
+    """Sample text from a trained run.
 
     \b
     Example: starc generate runs/hybrid --prompt "def main(" --tokens 300
