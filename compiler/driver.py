@@ -5,14 +5,23 @@ Owns: the order of the stages. Refuses: the work of any of them, files and the t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from starc.compiler.digest import digest
+from starc.compiler.inventory import model_parameters
 from starc.compiler.ir import Model
-from starc.compiler.options import Options
+from starc.compiler.options import Limits, Options
+from starc.compiler.passes import PIPELINE
+from starc.compiler.printer import print_model
 from starc.compiler.program import choose_model, link, parse_limited
 from starc.compiler.resolve import resolve_model
-from starc.grammar.errors import Diagnostic
+from starc.compiler.verify import verify
+from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.source import Source
+
+Watch = Callable[[str, Model], None]
+"""Called after every pass with its name and result."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,94 @@ class Artifact:
 def resolve_source(source: Source, options: Options) -> tuple[Model, tuple[Diagnostic, ...]]:
     """Parse, link and resolve: the model's IR before any pass, and warnings about it."""
     linked = link(parse_limited(source, options.limits), options.limits)
-    model, warnings = resolve_model(choose_model(linked, options), linked.operators, options.limits)
+    chosen = choose_model(linked, options)
+    model, warnings = resolve_model(chosen, linked.operators, options.limits)
+    _check_size(model, options.limits)
     own = tuple(w for w in warnings if w.span is None or w.span.source == source)
     return model, own
+
+
+def _check_size(model: Model, limits: Limits) -> None:
+    size = sum(p.size for p in model_parameters(model).values())
+    if size > limits.parameters:
+        raise StarError(
+            Diagnostic(
+                "too-many-parameters",
+                f"model '{model.name}' has {size:,} parameters, the limit is {limits.parameters:,}.",
+                hint="raise the limit with --max-parameters.",
+            )
+        )
+
+
+def run_passes(model: Model, watch: Watch | None = None) -> Model:
+    """The model after every pass, verified after each."""
+    verify(model, "resolve")
+    for name, run in PIPELINE:
+        model = run(model)
+        verify(model, name)
+        if watch:
+            watch(name, model)
+    return model
+
+
+def compile_program(source: Source, options: Options, watch: Watch | None = None) -> Artifact:
+    """Compile one model of a program; raises StarError with every fault of the first stage that has one."""
+    from starc.compiler.emit import emit
+    from starc.compiler.lower import lower
+
+    model, warnings = resolve_source(source, options)
+    identity = ""
+
+    def observe(name: str, after: Model) -> None:
+        nonlocal identity
+        if name == "drop_unused":
+            identity = digest(after)
+        if watch:
+            watch(name, after)
+
+    model = run_passes(model, observe)
+    plan = lower(model, identity, source.text)
+    return Artifact(model.name, emit(plan, format=options.format), identity, warnings)
+
+
+def check_program(source: Source, options: Options) -> tuple[Diagnostic, ...]:
+    """Everything short of rendering; the warnings. Raises StarError."""
+    model, warnings = resolve_source(source, options)
+    run_passes(model)
+    return warnings
+
+
+def show(source: Source, options: Options, stage: str) -> str:
+    """A stage of the compiler as text: nodes, ir (after resolve) or plan; `print_after` adds passes."""
+    if stage == "nodes":
+        return _pretty(parse_limited(source, options.limits))
+    model, _ = resolve_source(source, options)
+    shown: list[str] = []
+    wanted = set(options.print_after)
+    unknown = wanted - {name for name, _ in PIPELINE}
+    if unknown:
+        known = ", ".join(name for name, _ in PIPELINE)
+        raise StarError(
+            Diagnostic(
+                "wrong-argument", f"there is no pass '{min(unknown)}'.", hint=f"passes are {known}."
+            )
+        )
+
+    def watch(name: str, after: Model) -> None:
+        if name in wanted:
+            shown.append(f"# after {name}\n{print_model(after)}")
+
+    if stage == "ir" and not wanted:
+        return print_model(model)
+    model = run_passes(model, watch)
+    if stage == "plan":
+        from starc.compiler.lower import lower
+
+        shown.append(_pretty(lower(model, digest(model), "")))
+    return "\n".join(shown)
+
+
+def _pretty(value: object) -> str:
+    from pprint import pformat
+
+    return pformat(value, width=100, sort_dicts=False) + "\n"

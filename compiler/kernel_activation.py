@@ -30,16 +30,11 @@ class Activation:
 
     @property
     def torch_gradient(self) -> str:
-        """An expression of the gate's gradient."""
-        callee, arguments = self.gradient
-        return f"{callee}({arguments})"
-
-    def torch_gradient_into(self, target: str) -> str:
-        """A statement that writes the gate's gradient to the tensor `target`, wherever that lies."""
+        """A statement that writes the gate's gradient to the tensor `d_gate`."""
         callee, arguments = self.gradient
         if callee.startswith("torch.ops.aten."):
-            return f"{callee}.grad_input({arguments}, grad_input={target})"
-        return f"{callee}({arguments}, out={target})"
+            return f"{callee}.grad_input({arguments}, grad_input=d_gate)"
+        return f"{callee}({arguments}, out=d_gate)"
 
 
 _SOFTPLUS = (

@@ -1,10 +1,10 @@
 """Plans of kernels: everything a kernel template needs to know, sizes included, decided and frozen.
 
-Owns: one dataclass per kernel template, the block sizes that follow from the sizes of a program, and
-the order in which the sections of a generated file stand (`sections`).
+Owns: one dataclass per kernel template, the tiles that follow from the sizes of a program, and the
+order in which the sections of a generated file stand (`sections`).
 Refuses: rendering (emit does), choosing where a kernel applies (lower does), torch and triton.
 
-A later kernel is one more template under `templates/kernel/` and one more `KernelPlan` here.
+A later kernel is one more template under `templates/kernel/` and one more plan here.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from starc.compiler.kernel_activation import ACTIVATIONS, Activation
 from starc.grammar.errors import InternalError
 
 MAX_TAPS = 16
-"""Longest filter of `GatedConvolution`; beyond it the work is a matrix product's or an FFT's."""
+"""Longest filter of `GatedConvolution`; longer ones are work for matrix products or an FFT."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """The tile of one Triton program: `rows` tokens by `columns` channels, run by `warps` warps.
+class Tile:
+    """What one Triton program computes: `rows` tokens by `columns` channels, run by `warps` warps.
 
-    `ragged` says whether the last tile hangs over the channels, so that they need a mask. Rows
-    always need one: the number of tokens is known only at run time.
+    `ragged` says that the last tile hangs over the channels, which then need a mask. Rows always
+    need one, since the number of tokens is known only at run time.
     """
 
     rows: int
@@ -37,37 +37,39 @@ class Block:
 
 @dataclass(frozen=True)
 class Launch:
-    """One Triton kernel of a generated file with the types of a launch, as Triton spells them.
+    """One Triton kernel of a generated file with the argument types of a launch, in Triton's words.
 
-    `aligned` are the integer arguments that a launch on contiguous operands finds divisible by 16,
-    which is what permits 128-bit accesses.
+    `aligned` names the integers that are divisible by 16 whenever the channels are, as Triton finds
+    out at each launch; without it there are no 128-bit accesses.
     """
 
     kernel: str
-    signature: tuple[tuple[str, str], ...]
+    signature: dict[str, str]
     warps: int
     aligned: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KernelPlan:
-    """What all kernels share. `digest` is the program's, in hex; its head names the operators."""
+    """What all kernels share.
+
+    `digest` is the program's, in hexadecimal; its head is part of every operator's name, so that
+    programs that differ never meet in one process. `template` is rendered with the plan as
+    `kernel`; the templates in `shared` hold functions that it calls, and stand once in a file.
+    """
 
     template: ClassVar[str]
     shared: ClassVar[tuple[str, ...]] = ()
-    """Templates whose text the fragment calls; each stands once in a file."""
 
     digest: str
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{8,}", self.digest):
-            raise InternalError(
-                f"kernel plan: {self.digest!r} is no digest of 8 hex digits or more"
-            )
+            raise InternalError(f"kernel plan: {self.digest!r} is not a digest of 8 or more digits")
 
     @property
     def namespace(self) -> str:
-        """Namespace of the custom operators: programs that differ never meet in one process."""
+        """Namespace of the custom operators."""
         return f"starc_{self.digest[:8]}"
 
     @property
@@ -77,175 +79,192 @@ class KernelPlan:
 
     @property
     def class_name(self) -> str:
-        """`name` in camel case, for the autograd function."""
-        return "".join(part.capitalize() for part in self.name.split("_"))
+        """`name` in camel case, for the autograd function of the CPU path."""
+        words = re.sub(r"(?<=\d)_(?=\d)", "x", self.name).split("_")  # 768_3 reads 768x3
+        return "".join(word.capitalize() for word in words)
 
     def launches(self, element: str) -> tuple[Launch, ...]:
-        """The kernels as launched on operands of type `element` (`fp32`, `fp16`, `bf16`)."""
+        """The Triton kernels, launched on operands of type `element` (`fp32`, `fp16`, `bf16`)."""
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class GatedProduct(KernelPlan):
-    """`y = f(gate) * value`: every `diagonal(f(x)) @ V`.
+@dataclass(frozen=True, kw_only=True)
+class ChannelPlan(KernelPlan):
+    """A kernel whose operands are tensors (..., channels) that share their rows.
 
-    `channels` is the last axis of both operands. `packed` operands are the two halves of one
-    tensor (..., 2 channels), gate first, as one fused projection yields them: the gradient is then
-    written in place rather than concatenated.
+    `packed` operands come side by side in one tensor (..., n channels), as a fused projection
+    yields them. The CPU path then writes their gradients in place rather than concatenating them.
     """
 
-    template: ClassVar[str] = "kernel/gated_product.py.j2"
-
-    activation: str
     channels: int
     packed: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.activation not in ACTIVATIONS:
-            raise InternalError(
-                f"gated product: no kernel knows the nonlinearity '{self.activation}'"
-            )
         if self.channels < 1:
-            raise InternalError(f"gated product: {self.channels} channels")
+            raise InternalError(f"{self.name}: no channels")
+        if self.packed and len(self.operands) == 1:
+            raise InternalError(f"{self.name}: a single operand has nothing to be packed with")
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Names of the operands, in the order of arguments and, when packed, of channels."""
+        raise NotImplementedError
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors that hold the operands: the operands, or the one packed tensor."""
+        return ("_".join(self.operands),) if self.packed else self.operands
+
+    @property
+    def width(self) -> int:
+        """Channels of each input."""
+        return self.channels * (len(self.operands) if self.packed else 1)
+
+    @property
+    def tile(self) -> Tile:
+        raise NotImplementedError
+
+    @property
+    def column_tiles(self) -> int:
+        return -(-self.channels // self.tile.columns)
+
+    def _launch(self, suffix: str, *arguments: tuple[str, str]) -> Launch:
+        signature = dict(arguments)
+        strides = tuple(name for name in signature if name.endswith("_stride"))
+        aligned = strides if self.channels % 16 == 0 else ()
+        return Launch(f"{self.name}_{suffix}", signature, self.tile.warps, aligned)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedProduct(ChannelPlan):
+    """`y = f(gate) * value`: every `diagonal(f(x)) @ V` with a pointwise f."""
+
+    template: ClassVar[str] = "kernel/gated_product.py.j2"
+
+    activation: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activation not in ACTIVATIONS:
+            raise InternalError(f"{self.name}: no kernel knows the nonlinearity")
 
     @property
     def name(self) -> str:
-        stem = f"gated_product_{self.activation}_{self.channels}"
-        return f"packed_{stem}" if self.packed else stem
+        packed = "packed_" if self.packed else ""
+        return f"{packed}gated_product_{self.activation}_{self.channels}"
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return ("gate", "value")
 
     @property
     def function(self) -> Activation:
         return ACTIVATIONS[self.activation]
 
     @property
-    def linear(self) -> bool:
-        """Whether the gate is used as it is."""
-        return self.activation == "identity"
+    def formula(self) -> str:
+        """The product for a reader."""
+        gate = "gate" if self.activation == "identity" else f"{self.activation}(gate)"
+        return f"{gate} * value"
 
     @property
-    def block(self) -> Block:
-        return _block(self.channels, elements=2048, columns=512, warps=4)
-
-    @property
-    def column_blocks(self) -> int:
-        return -(-self.channels // self.block.columns)
+    def tile(self) -> Tile:
+        return _tile(self.channels, elements=2048, columns=512, warps=4)
 
     def launches(self, element: str) -> tuple[Launch, ...]:
-        pointer = f"*{element}"
-        inputs = ("gate_value",) if self.packed else ("gate", "value")
-        strides = tuple((f"{name}_stride", "i32") for name in inputs)
-        read = tuple((f"p_{name}", pointer) for name in inputs)
-        written = tuple((f"p_d_{name}", pointer) for name in inputs)
-        y, rows = ("p_y", pointer), ("rows", "i32")
-        aligned = tuple(name for name, _ in strides) if self.channels % 16 == 0 else ()
+        pointer, integer = f"*{element}", "i32"
+        reads = {f"p_{x}": pointer for x in self.operands}
+        writes = {f"p_d_{x}": pointer for x in self.operands}
+        strides = {f"{x}_stride": integer for x in self.operands}
+        forward = {**reads, "p_y": pointer, "rows": integer, **strides}
+        sizes = {"rows": integer, "dy_stride": integer, **strides}
+        backward = {"p_dy": pointer, **reads, **writes, **sizes}
         return (
-            Launch(f"{self.name}_forward", (*read, y, rows, *strides), self.block.warps, aligned),
-            Launch(
-                f"{self.name}_backward",
-                (("p_dy", pointer), *read, *written, rows, ("dy_stride", "i32"), *strides),
-                self.block.warps,
-                ("dy_stride", *aligned) if aligned else (),
-            ),
+            self._launch("forward", *forward.items()),
+            self._launch("backward", *backward.items()),
         )
 
 
-@dataclass(frozen=True)
-class GatedConvolution(KernelPlan):
+@dataclass(frozen=True, kw_only=True)
+class GatedConvolution(ChannelPlan):
     """`y = C * causal_filter(B * V, K)`: `diagonal(C) @ toeplitz(K) @ diagonal(B) @ V`.
 
-    K is an explicit filter (channels, taps); C (`output_gate`) and B (`input_gate`) may be left
-    out. `packed` operands are the thirds (or halves) of one tensor (batch, tokens, n channels), in
-    the order output gate, input gate, value.
+    K is an explicit filter (channels, taps). Either gate may be missing, C being the
+    `output_gate` and B the `input_gate`; without both this is a plain depthwise convolution.
     """
 
     template: ClassVar[str] = "kernel/gated_convolution.py.j2"
     shared: ClassVar[tuple[str, ...]] = ("kernel/causal_filter.py.j2",)
 
-    channels: int
     taps: int
     output_gate: bool = True
     input_gate: bool = True
-    packed: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels < 1 or not 1 <= self.taps <= MAX_TAPS:
-            raise InternalError(f"gated convolution: {self.channels} channels, {self.taps} taps")
-        if self.packed and len(self.operands) == 1:
-            raise InternalError("gated convolution: a single operand cannot be packed")
+        if not 1 <= self.taps <= MAX_TAPS:
+            raise InternalError(f"{self.name}: the kernel takes 1 to {MAX_TAPS} taps")
 
     @property
     def name(self) -> str:
+        packed = "packed_" if self.packed else ""
         gates = {
             (True, True): "gated",
             (True, False): "output_gated",
             (False, True): "input_gated",
             (False, False): "causal",
         }[self.output_gate, self.input_gate]
-        stem = f"{gates}_convolution_{self.channels}_{self.taps}"
-        return f"packed_{stem}" if self.packed else stem
+        return f"{packed}{gates}_convolution_{self.channels}_{self.taps}"
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """Names of the (batch, tokens, channels) operands, in the order of arguments."""
-        gates = (
-            ("output_gate", self.output_gate),
-            ("input_gate", self.input_gate),
-            ("value", True),
-        )
-        return tuple(name for name, there in gates if there)
+        there = {"output_gate": self.output_gate, "input_gate": self.input_gate, "value": True}
+        return tuple(name for name, is_there in there.items() if is_there)
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the tensors that hold the operands."""
         return ("features",) if self.packed else self.operands
 
     @property
-    def block(self) -> Block:
-        return _block(self.channels, elements=2048, columns=128, warps=4)
+    def source(self) -> str:
+        """What the filter runs over."""
+        return "input_gate * value" if self.input_gate else "value"
 
     @property
-    def column_blocks(self) -> int:
-        return -(-self.channels // self.block.columns)
+    def filtered(self) -> str:
+        """What the filter gives, as PyTorch."""
+        return f"causal_filter({self.source}, filter)"
+
+    @property
+    def formula(self) -> str:
+        """The result, as PyTorch."""
+        return f"output_gate * {self.filtered}" if self.output_gate else self.filtered
+
+    @property
+    def tile(self) -> Tile:
+        # Narrow and tall: the rows that neighbours read twice, and the filter's shares, grow rarer.
+        return _tile(self.channels, elements=2048, columns=64, warps=4)
 
     def launches(self, element: str) -> tuple[Launch, ...]:
-        pointer = f"*{element}"
-        read = tuple((f"p_{name}", pointer) for name in self.inputs)
-        written = tuple((f"p_d_{name}", pointer) for name in self.inputs)
-        strides = tuple((f"{name}_stride", "i32") for name in self.inputs)
-        sizes = (("tokens", "i32"), ("tiles", "i32"))
-        filters = ("p_filter", "*fp32")
-        aligned = tuple(name for name, _ in strides) if self.channels % 16 == 0 else ()
+        pointer, integer = f"*{element}", "i32"
+        reads = {**{f"p_{x}": pointer for x in self.operands}, "p_filter": "*fp32"}
+        writes = {f"p_d_{x}": pointer for x in self.operands}
+        sizes = {"tokens": integer, "tiles": integer}
+        strides = {f"{x}_stride": integer for x in self.operands}
+        forward = {**reads, "p_y": pointer, **sizes, **strides}
+        shares = {"p_share": "*fp32", **sizes, "dy_stride": integer}
+        backward = {"p_dy": pointer, **reads, **writes, **shares, **strides}
         return (
-            Launch(
-                f"{self.name}_forward",
-                (*read, filters, ("p_y", pointer), *sizes, *strides),
-                self.block.warps,
-                aligned,
-            ),
-            Launch(
-                f"{self.name}_backward",
-                (
-                    ("p_dy", pointer),
-                    *read,
-                    filters,
-                    *written,
-                    ("p_partial", "*fp32"),
-                    *sizes,
-                    ("dy_stride", "i32"),
-                    *strides,
-                ),
-                self.block.warps,
-                ("dy_stride", *aligned) if aligned else (),
-            ),
+            self._launch("forward", *forward.items()),
+            self._launch("backward", *backward.items()),
         )
 
 
 def sections(plans: Iterable[KernelPlan]) -> Iterator[tuple[str, KernelPlan | None]]:
     """(template, plan) of each section that the kernels of one file need, in the order they stand.
 
-    Empty when there is no kernel. Equal plans give one section; shared sections come once, first.
+    Empty where there is no kernel. Equal plans give one section; shared sections come once, first.
     """
     distinct = tuple(dict.fromkeys(plans))
     if not distinct:
@@ -257,12 +276,12 @@ def sections(plans: Iterable[KernelPlan]) -> Iterator[tuple[str, KernelPlan | No
         yield plan.template, plan
 
 
-def _block(channels: int, *, elements: int, columns: int, warps: int) -> Block:
+def _tile(channels: int, *, elements: int, columns: int, warps: int) -> Tile:
     """A tile of about `elements` elements, at most `columns` wide.
 
     A width that divides the channels needs no mask. Where the largest such power of two is too
-    small for wide accesses, the width that leaves the fewest idle lanes is taken, the larger of
-    two equals.
+    small for wide accesses, the width that leaves the fewest lanes idle is taken, and the larger
+    of two equals.
     """
     divisor = channels & -channels
     if divisor >= min(64, columns):
@@ -270,5 +289,4 @@ def _block(channels: int, *, elements: int, columns: int, warps: int) -> Block:
     else:
         powers = [power for power in (16, 32, 64, 128, 256, 512) if power <= columns]
         width = min(powers, key=lambda power: (-(-channels // power) * power, -power))
-    rows = max(elements // width, 1)
-    return Block(rows=rows, columns=width, warps=warps, ragged=channels % width != 0)
+    return Tile(max(elements // width, 1), width, warps, ragged=channels % width != 0)

@@ -6,6 +6,7 @@ Owns: what may not be used as an attribute of a torch.nn.Module. Refuses: style 
 from __future__ import annotations
 
 import keyword
+from functools import lru_cache
 
 MODULE_ATTRIBUTES = frozenset("""
     T_destination add_module apply bfloat16 buffers call_super_init children compile cpu cuda double
@@ -23,6 +24,7 @@ MODEL_ATTRIBUTES = frozenset("embedding position head final_norm loss".split())
 """Attributes that every generated Model has."""
 
 
+@lru_cache(maxsize=4096)
 def identifier(name: str) -> str:
     """A name that is safe as a Python attribute: no keyword, no module attribute, no mangling."""
     name = name.lstrip("_") or "value"

@@ -129,7 +129,7 @@ def _same(what: str) -> Rule:
 def _gain_parameters(inputs: Inputs, arguments: Arguments) -> tuple[Parameter, ...]:
     value = value_of(inputs[0], "gain")
     init = ("constant", arguments["init"])
-    return (Parameter(".weight", shape_of(value.heads, value.channels), init),)
+    return (Parameter("", shape_of(value.heads, value.channels), init),)
 
 
 # --- token mixing inside the featurizer --------------------------------------------------------

@@ -1,0 +1,184 @@
+"""Backbones under construction: units whose outputs are not chosen yet, and the labels in scope.
+
+Units are drafts until the whole backbone is known, because a later unit may still ask an earlier one
+for a feature. `freeze` then makes the IR of them.
+
+Owns: drafts, scopes of labels, freezing. Refuses: the text of the program (resolve.py, sharing.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from starc.compiler.builder import prune
+from starc.compiler.ir import FeatureRef, Layer, Operator, Parallel, Repeat, Residual, Unit
+from starc.compiler.memo import Body, Memo
+from starc.compiler.naming import Names
+from starc.grammar import nodes
+from starc.grammar.source import Span
+
+
+@dataclass
+class Draft:
+    """A unit. `exports` are the features that later units asked for."""
+
+    name: str
+    path: str
+    layer: int
+    body: Body
+    residual: Residual
+    inputs: tuple[tuple[str, FeatureRef], ...]
+    shares: list[tuple[tuple[str, ...], Draft]]
+    labelled: bool
+    span: Span
+    exports: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DraftRepeat:
+    name: str
+    path: str
+    bodies: list[list[DraftLayer]]
+    span: Span
+
+
+@dataclass
+class DraftParallel:
+    name: str
+    path: str
+    mode: str
+    branches: list[DraftLayer]
+    residual: Residual
+    span: Span
+
+
+DraftLayer = Draft | DraftRepeat | DraftParallel
+
+
+@dataclass
+class Scope:
+    """What a place of the backbone sees.
+
+    `labels` are the units of the enclosing bodies and of this one so far, `places` where every label
+    so far stands (those of blocks and of units that failed, too), `later` those still to come.
+    """
+
+    labels: dict[str, Draft]
+    places: dict[str, Span]
+    failed: set[str]
+    later: dict[str, Span]
+    names: Names
+    path: str
+
+    def inner(self, path: str, body: tuple[nodes.Layer, ...]) -> Scope:
+        """The scope of one iteration of a repeat: labels made inside stay inside."""
+        return Scope(
+            dict(self.labels),
+            dict(self.places),
+            set(self.failed),
+            {**self.later, **labels_of(body)},
+            Names(),
+            path,
+        )
+
+
+def labels_of(body: tuple[nodes.Layer, ...]) -> dict[str, Span]:
+    """The labels that a body makes, each at its first place; those of repeats stay inside."""
+    found: dict[str, Span] = {}
+    for layer in body:
+        if isinstance(layer, nodes.Unit | nodes.Parallel) and layer.label:
+            found.setdefault(layer.label, label_span(layer))
+        if isinstance(layer, nodes.Parallel):
+            for label, span in labels_of(layer.body).items():
+                found.setdefault(label, span)
+    return found
+
+
+def label_span(layer: nodes.Unit | nodes.Parallel) -> Span:
+    """Where the label of a layer stands: a labelled layer begins with it."""
+    start = layer.span.start
+    return Span(layer.span.source, start, start + len(layer.label or ""))
+
+
+def has_units(layer: DraftLayer) -> bool:
+    """Whether anything is left of a layer: `repeat 0` leaves nothing."""
+    match layer:
+        case DraftRepeat():
+            return any(has_units(inner) for body in layer.bodies for inner in body)
+        case DraftParallel():
+            return bool(layer.branches)
+    return True
+
+
+def freeze(drafts: list[DraftLayer], memo: Memo) -> tuple[tuple[Layer, ...], tuple[Operator, ...]]:
+    """The layers of the IR and the operators that they use, in order of first use."""
+    return _Freezer(memo).freeze(drafts)
+
+
+class _Freezer:
+    def __init__(self, memo: Memo) -> None:
+        self.memo = memo
+        self.names = Names()
+        self.operators: dict[tuple[object, ...], Operator] = {}
+
+    def freeze(self, drafts: list[DraftLayer]) -> tuple[tuple[Layer, ...], tuple[Operator, ...]]:
+        layers = tuple(map(self._layer, drafts))
+        return layers, tuple(self.operators.values())
+
+    def _layer(self, draft: DraftLayer) -> Layer:
+        match draft:
+            case DraftRepeat():
+                bodies = tuple(tuple(map(self._layer, body)) for body in draft.bodies)
+                return Repeat(draft.name, draft.path, bodies, draft.span)
+            case DraftParallel():
+                branches = tuple(map(self._layer, draft.branches))
+                return Parallel(
+                    draft.name, draft.path, draft.mode, branches, draft.residual, draft.span
+                )
+        operator = self._operator(draft)
+        inputs = draft.inputs
+        if inputs:  # those that are left when what the outputs do not need is gone
+            read = {n for n, _ in operator.inputs}
+            inputs = tuple((n, ref) for n, ref in inputs if n in read)
+        return Unit(
+            draft.name,
+            draft.path,
+            draft.layer,
+            operator.name,
+            draft.residual,
+            inputs,
+            tuple((weights_of(draft.body, n), source.path) for n, source in draft.shares),
+            (),
+            draft.labelled,
+            draft.span,
+        )
+
+    def _operator(self, draft: Draft) -> Operator:
+        body = draft.body
+        exports: tuple[str, ...] = ()
+        if draft.exports:
+            exports = tuple(e for e in body.bindings if e in draft.exports)
+        key = (id(body), exports)
+        if key not in self.operators:
+            name = self.names.take(body.node.name)
+            self.operators[key] = self._operator_of(body, exports, name)
+        return self.operators[key]
+
+    def _operator_of(self, body: Body, exports: tuple[str, ...], name: str) -> Operator:
+        if known := self.memo.operator(body, exports, name):
+            return known
+        outputs = [(n, body.bindings[n]) for n in ("y", *exports)]
+        kept, renumbered, parameters = prune(body.values, outputs, body.parameters)
+        node = body.node
+        operator = Operator(
+            name, node.name, body.arguments, kept, renumbered, parameters, node.doc, node.span
+        )
+        self.memo.keep_operator(body, exports, operator)
+        return operator
+
+
+def weights_of(body: Body, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The learned parameters that the bindings are computed with, all the way back to x."""
+    outputs = [(n, body.bindings[n]) for n in names if n in body.bindings]
+    _, _, parameters = prune(body.values, outputs, body.parameters)
+    return tuple(p.name for p in parameters if p.learned)

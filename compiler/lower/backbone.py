@@ -1,0 +1,369 @@
+"""Backbone of the IR to Block classes and the class Model.
+
+A body that repeats becomes a class of its own; bodies that say the same share it. Features that later
+units read, and values computed once for all units, travel as arguments.
+
+Owns: residual lines, loops, parallel branches, ties. Refuses: the inside of operators.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from starc.compiler.ir import Layer, Model, Norm, Parallel, Repeat, Residual, Unit, units
+from starc.compiler.lower.functions import Functions
+from starc.compiler.lower.modules import norm_module
+from starc.compiler.lower.operator import Ambient, Lowered, OperatorLowering
+from starc.compiler.naming import Names
+from starc.compiler.plan import Line, ModelPlan, ModuleClass
+
+
+def class_names(model: Model, names: Names) -> dict[str, str]:
+    """CamelCase names of the operators' classes."""
+    found = {}
+    for operator in model.operators:
+        words = re.split(r"_+", operator.name)
+        found[operator.name] = names.take(
+            "".join(w[:1].upper() + w[1:] for w in words if w) or "Op"
+        )
+    return found
+
+
+@dataclass
+class Scope:
+    """A class under construction: Model itself or a Block."""
+
+    path: str
+    init: list[Line] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    needs: dict[str, str] = field(default_factory=dict)
+    """Arguments that come from outside: name -> type."""
+    locals: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(unit path, feature) -> local variable, for units of this scope."""
+
+
+class Backbone:
+    """Lowers the layers of a model."""
+
+    def __init__(self, model: Model, functions: Functions) -> None:
+        self.model, self.functions = model, functions
+        self.classes: list[ModuleClass] = []
+        self.operators: dict[str, Lowered] = {}
+        self._blocks: dict[ModuleClass, str] = {}
+        self._class_names = Names(frozenset({"Model", "Tensor"}))
+        for operator_name, class_name in class_names(model, self._class_names).items():
+            lowering = OperatorLowering(
+                model.operator(operator_name), class_name, functions, model.context
+            )
+            self.operators[operator_name] = lowered = lowering.lower()
+            self.classes.append(lowered.module)
+        self._units = {unit.path: unit for unit in units(model.layers)}
+
+    # --- layers ---------------------------------------------------------------------------------
+
+    def layers(self, layers: tuple[Layer, ...], scope: Scope) -> None:
+        for layer in layers:
+            match layer:
+                case Unit():
+                    self._residual(layer.name, layer.residual, layer, scope)
+                case Parallel():
+                    self._residual(layer.name, layer.residual, layer, scope)
+                case Repeat():
+                    self._repeat(layer, scope)
+
+    def _residual(
+        self, name: str, residual: Residual, layer: Unit | Parallel, scope: Scope
+    ) -> None:
+        """The one or two lines by which a layer meets the stream x."""
+        norms = {suffix: f"self.{name}_{suffix}" for suffix, _ in residual.norms}
+        for suffix, norm in residual.norms:
+            made = self._norm(norm)
+            scope.init.append(Line(f"self.{name}_{suffix} = {made}"))
+        read = "x"
+        if residual.scheme in ("pre", "sandwich"):
+            read = f"{norms['norm']}(x)"
+        result = self._branch(layer, read, scope)
+        match residual.scheme:
+            case "pre":
+                line = f"x = x + {result}"
+            case "sandwich":
+                line = f"x = x + {norms['post_norm']}({result})"
+            case "post":
+                line = f"x = {norms['norm']}(x + {result})"
+            case _:
+                line = f"x = {result}"
+        scope.lines.append(Line(line))
+
+    def _norm(self, norm: Norm) -> str:
+        return norm_module(norm.op, 1, self.model.width, norm.attributes, self.functions)
+
+    def _branch(self, layer: Layer, read: str, scope: Scope) -> str:
+        """An expression for F(read); statements before it go to the scope."""
+        match layer:
+            case Unit():
+                return self._unit(layer, read, scope)
+            case Parallel():
+                return self._parallel(layer, read, scope)
+            case Repeat():
+                return self._loop(layer, read, scope)
+
+    def _unit(self, unit: Unit, read: str, scope: Scope) -> str:
+        lowered = self.operators[unit.operator]
+        scope.init.append(Line(f"self.{unit.name} = {lowered.module.name}()"))
+        sources = dict(unit.inputs)
+        arguments = []
+        for feature in lowered.features:
+            if feature == "x":
+                arguments.append(read)
+            else:
+                ref = sources[feature]
+                arguments.append(self._feature(ref.unit, ref.name, scope))
+        for ambient in lowered.ambient:
+            arguments.append(self._ambient(ambient, scope))
+        call = f"self.{unit.name}({', '.join(arguments)})"
+        if len(lowered.outputs) == 1:
+            return call
+        targets = [f"{unit.name}_{name}" for name in lowered.outputs]
+        for name, target in zip(lowered.outputs[1:], targets[1:], strict=True):
+            scope.locals[unit.path, name] = target
+        scope.lines.append(Line(f"{', '.join(targets)} = {call}"))
+        return targets[0]
+
+    def _feature(self, path: str, name: str, scope: Scope) -> str:
+        if (path, name) in scope.locals:
+            return scope.locals[path, name]
+        local = f"{self._units[path].name}_{name}"
+        scope.needs[local] = "Tensor"
+        scope.locals[path, name] = local
+        return local
+
+    def _ambient(self, ambient: Ambient, scope: Scope) -> str:
+        scope.needs[ambient.name] = "tuple[Tensor, Tensor]"
+        return ambient.name
+
+    def _parallel(self, parallel: Parallel, read: str, scope: Scope) -> str:
+        if read != "x" or any(_rewrites(branch) for branch in parallel.branches):
+            name = f"{parallel.name}_input"
+            scope.lines.append(Line(f"{name} = {read}"))
+            read = name
+        results = []
+        for i, branch in enumerate(parallel.branches):
+            if isinstance(branch, Unit | Parallel) and branch.residual.scheme == "none":
+                results.append(self._branch(branch, read, scope))
+            elif isinstance(branch, Repeat):
+                results.append(self._loop(branch, read, scope, f"{parallel.name}_{i + 1}"))
+            else:
+                results.append(self._wrapped(branch, read, scope, f"{parallel.name}_{i + 1}"))
+        if parallel.mode == "difference":
+            return f"({' - '.join(results)})" if len(results) > 1 else results[0]
+        total = f"({' + '.join(results)})"
+        if parallel.mode == "mean":
+            return f"{total} / {len(results)}"
+        return total
+
+    def _wrapped(self, branch: Layer, read: str, scope: Scope, target: str) -> str:
+        """A branch with a residual scheme of its own, computed on a copy of the stream's name."""
+        inner = Scope(scope.path, scope.init, [], scope.needs, scope.locals)
+        self.layers((branch,), inner)
+        for line in inner.lines:
+            renamed = re.sub(r"\bx\b", target, line.text)
+            scope.lines.append(Line(renamed, line.comment))
+        first = len(scope.lines) - len(inner.lines)
+        scope.lines.insert(first, Line(f"{target} = {read}"))
+        return target
+
+    # --- repeats --------------------------------------------------------------------------------
+
+    def _repeat(self, repeat: Repeat, scope: Scope) -> None:
+        arguments = self._block_list(repeat, scope)
+        if arguments is None:
+            return
+        variable = "block" if repeat.name == "blocks" else f"{repeat.name}_block"
+        call = ", ".join(["x", *arguments])
+        scope.lines.append(
+            Line(f"for {variable} in self.{repeat.name}:\n    x = {variable}({call})")
+        )
+
+    def _loop(self, repeat: Repeat, read: str, scope: Scope, target: str = "") -> str:
+        arguments = self._block_list(repeat, scope)
+        if arguments is None:
+            return read
+        target = target or f"{repeat.name}_output"
+        call = ", ".join([target, *arguments])
+        scope.lines.append(Line(f"{target} = {read}"))
+        scope.lines.append(Line(f"for block in self.{repeat.name}:\n    {target} = block({call})"))
+        return target
+
+    def _block_list(self, repeat: Repeat, scope: Scope) -> list[str] | None:
+        """Add the ModuleList of a repeat; the arguments of its blocks, or None when it has no layers."""
+        made: list[str] = []
+        needs: dict[str, str] = {}
+        for body in repeat.bodies:
+            if not body:
+                return None
+            inner = Scope("")
+            self.layers(body, inner)
+            needs.update(inner.needs)
+            made.append(self._block_class(repeat, inner))
+        if not made:
+            return None
+        for name, type_ in needs.items():
+            self._pass_on(name, type_, scope)
+        if len(set(made)) == 1:
+            blocks = f"{made[0]}() for _ in range({len(made)})"
+        else:
+            blocks = f"[{', '.join(f'{name}()' for name in made)}]"
+        scope.init.append(Line(f"self.{repeat.name} = nn.ModuleList({blocks})"))
+        return list(needs)
+
+    def _pass_on(self, name: str, type_: str, scope: Scope) -> None:
+        if name not in scope.locals.values():
+            scope.needs[name] = type_
+
+    def _block_class(self, repeat: Repeat, inner: Scope) -> str:
+        arguments = ("x: Tensor", *(f"{n}: {t}" for n, t in inner.needs.items()))
+        block = ModuleClass(
+            "",
+            ("One iteration of the repeat.",),
+            tuple(inner.init),
+            arguments,
+            tuple(inner.lines),
+            "x",
+        )
+        if block not in self._blocks:
+            name = self._class_names.take("Block")
+            self._blocks[block] = name
+            self.classes.append(
+                ModuleClass(name, block.doc, block.init, arguments, block.forward, "x")
+            )
+        return self._blocks[block]
+
+    # --- ties -----------------------------------------------------------------------------------
+
+    def ties(self) -> list[Line]:
+        """Statements after construction that make tied weights one."""
+        found: dict[str, None] = {}
+        for unit in self._units.values():
+            by_module: dict[tuple[str, str], list[str]] = {}
+            for tie in unit.ties:
+                module = tie.parameter.partition(".")[0]
+                by_module.setdefault((module, tie.unit), []).append(tie.parameter)
+            names = [p.name for p in self.model.operator(unit.operator).parameters]
+            for (module, source), tied in by_module.items():
+                whole = {n for n in names if n.partition(".")[0] == module} == set(tied)
+                for name in [module] if whole else tied:
+                    found[_tie(unit.path, source, name)] = None
+        return [Line(text) for text in found]
+
+
+def _rewrites(layer: Layer) -> bool:
+    return isinstance(layer, Repeat) or layer.residual.scheme != "none"
+
+
+def _python_path(path: str) -> str:
+    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", f"self.{path}")
+
+
+def _tie(path: str, source: str, name: str) -> str:
+    """`self.blocks[3].f.C = self.f0.C`; iterations that all say the same become one loop."""
+    return f"{_python_path(path)}.{name} = {_python_path(source)}.{name}"
+
+
+def fold_iterations(lines: list[Line], counts: dict[str, int]) -> list[Line]:
+    """Runs of statements that differ in the index of one ModuleList alone become a loop over it."""
+    indexed = re.compile(r"self\.(\w+)\[(\d+)\]")
+    grouped: dict[str, list[tuple[int, str]]] = {}
+    order: list[str] = []
+    for line in lines:
+        found = indexed.search(line.text)
+        key = line.text
+        if found:
+            key = line.text.replace(f"self.{found[1]}[{found[2]}]", f"self.{found[1]}[*]")
+        if key not in grouped:
+            grouped[key] = []
+            order.append(key)
+        grouped[key].append((int(found[2]) if found else 0, line.text))
+    result = []
+    for key in order:
+        entries = grouped[key]
+        name = re.search(r"self\.(\w+)\[\*\]", key)
+        if name and len(entries) == counts.get(name[1], -1) and len(entries) > 1:
+            body = key.replace(f"self.{name[1]}[*]", "block")
+            result.append(Line(f"for block in self.{name[1]}:\n    {body}"))
+        else:
+            result += [Line(text) for _, text in entries]
+    return result
+
+
+def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, ...], ModelPlan]:
+    """The classes of a model's file, operators first, and the plan of Model itself."""
+    backbone = Backbone(model, functions)
+    scope = Scope("")
+    backbone.layers(model.layers, scope)
+    counts = {r.name: len(r.bodies) for r in model.layers if isinstance(r, Repeat)}
+    before, after, logits, init_after = _ends(model, functions, backbone)
+    ambient = {a.name: a for o in backbone.operators.values() for a in o.ambient}
+    tables = [
+        Line(f"{a.name} = {a.function}(tokens.shape[1], x.device)")
+        for name, a in ambient.items()
+        if name in scope.needs
+    ]
+    ties = fold_iterations(backbone.ties(), counts)
+    plan = ModelPlan(
+        doc=tuple((model.doc or "").splitlines()),
+        init=(*before[0], *scope.init, *init_after, *ties),
+        forward=(*before[1], *tables, *scope.lines, *after),
+        logits=logits,
+        width=model.width,
+        vocab=model.vocab,
+    )
+    return tuple(backbone.classes), plan
+
+
+def _ends(
+    model: Model, functions: Functions, backbone: Backbone
+) -> tuple[tuple[list[Line], list[Line]], list[Line], str, list[Line]]:
+    """What stands before and after the units: embedding, position, final norm, read-out."""
+    vocab, width = model.vocab, model.width
+    init = [Line(f"self.embedding = embedding({vocab}, {width})")]
+    functions.function("module/embedding", "embedding")
+    forward = [Line("x = self.embedding(tokens)", f"(B, T, {width})")]
+    if model.embedding.scale != 1:
+        forward[0] = Line(
+            f"x = self.embedding(tokens) * {model.embedding.scale!r}", f"(B, T, {width})"
+        )
+    if model.embedding.norm:
+        made = norm_module(
+            model.embedding.norm.op, 1, width, model.embedding.norm.attributes, functions
+        )
+        init.append(Line(f"self.embedding_norm = {made}"))
+        forward.append(Line("x = self.embedding_norm(x)"))
+    if model.position == "learned":
+        init.append(Line(f"self.position = embedding({model.context}, {width})"))
+        forward.append(Line("x = x + self.position.weight[: tokens.shape[1]]"))
+    elif model.position == "sinusoidal":
+        name = functions.function("sinusoidal", width=width)
+        forward.append(Line(f"x = x + {name}(tokens.shape[1], x.device).to(x.dtype)"))
+    after: list[Line] = []
+    last: list[Line] = []
+    if model.final_norm:
+        made = norm_module(model.final_norm.op, 1, width, model.final_norm.attributes, functions)
+        last.append(Line(f"self.final_norm = {made}"))
+        after.append(Line("x = self.final_norm(x)"))
+    functions.function("module/linear", "linear")
+    bias = ", bias=True" if model.head.bias else ""
+    last.append(Line(f"self.head = linear({width}, {vocab}, std=0.02{bias})"))
+    if model.embedding.tied:
+        last.append(Line("self.head.weight = self.embedding.weight"))
+    logits = "self.head(x)"
+    if model.head.scale != 1:
+        logits = f"{logits} * {model.head.scale!r}"
+    if model.head.softcap:
+        cap = repr(model.head.softcap)
+        logits = (
+            f"{cap} * torch.tanh({logits} / {cap})"
+            if model.head.scale == 1
+            else f"{cap} * torch.tanh(({logits}) / {cap})"
+        )
+    return (init, forward), after, logits, last

@@ -1,0 +1,231 @@
+"""Mixers without an algorithm of their own: the matrix is written out, (B, H, T, T), as it is defined.
+
+A matrix carries the set of pairs that are visible; entries outside are zeroed when they would count.
+
+Owns: statements for the stages and algebra of mixers. Refuses: matrices per channel, which `select`
+never leaves and a mask over a product of such mixers would need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from starc.compiler.ir import Value
+from starc.compiler.lower import text
+from starc.compiler.lower.text import Text
+from starc.compiler.types import Feature, Mixer
+from starc.grammar.errors import Diagnostic, StarError
+
+if TYPE_CHECKING:
+    from starc.compiler.lower.operator import OperatorLowering
+
+
+@dataclass(frozen=True)
+class Visible:
+    """A union of masks, each (causal, band); band 0 is unbounded. None stands for all pairs."""
+
+    masks: frozenset[tuple[bool, int]] | None = None
+
+    def within(self, causal: bool, band: int) -> Visible:
+        old = self.masks if self.masks is not None else frozenset({(False, 0)})
+        narrowed = {(c or causal, min(b or band, band or b)) for c, b in old}
+        return Visible(frozenset(narrowed))
+
+    def union(self, other: Visible) -> Visible:
+        if self.masks is None or other.masks is None:
+            return Visible()
+        return Visible(self.masks | other.masks)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A text of shape (B or 1, heads, T, T); `clean` when invisible entries are zero."""
+
+    text: Text
+    heads: int
+    visible: Visible
+    clean: bool
+
+
+def apply(o: OperatorLowering, value: Value) -> Text:
+    """T @ V with T written out."""
+    mixer, v = value.inputs
+    matrix = _clean(o, _matrix(o, mixer))
+    assert isinstance(value.type, Feature)
+    own = _heads(o, o.tokens(v), o.type(v).heads, value.type.heads)
+    weights = _repeat(matrix.text, matrix.heads, value.type.heads, "1")
+    product = text.infix("@", weights, text.method(own, "transpose", "1, 2"))
+    return o.own_layout(text.method(product, "transpose", "1, 2"), value.type)
+
+
+def _heads(o: OperatorLowering, value: Text, have: int, want: int) -> Text:
+    return _repeat(value, have, want, "2")
+
+
+def _repeat(value: Text, have: int, want: int, axis: str) -> Text:
+    if have in (1, want):
+        return value
+    return text.method(value, "repeat_interleave", str(want // have), f"dim={axis}")
+
+
+def _assign(o: OperatorLowering, value: Value, result: Text, heads: int) -> Text:
+    wanted = value.name or o.fresh("T" if value.op != "low_rank" else "scores")
+    return o.assign(wanted, result, None, f"(B, {heads}, T, T)")
+
+
+def _mask(o: OperatorLowering, visible: Visible) -> Text | None:
+    """A (T, T) boolean, or None when everything is visible."""
+    if visible.masks is None or (False, 0) in visible.masks:
+        return None
+    function = o.functions.function("visible")
+    parts = []
+    for causal, band in sorted(visible.masks):
+        last = f", band={band}" if band else ""
+        parts.append(
+            f"{function}({o.reference}.shape[1], {o.reference}.device, causal={causal}{last})"
+        )
+    if len(parts) == 1:
+        return Text(parts[0])
+    return Text(" | ".join(parts), text.SUM - 1)
+
+
+def _clean(o: OperatorLowering, m: Matrix) -> Matrix:
+    mask = _mask(o, m.visible)
+    if m.clean or mask is None:
+        return replace(m, clean=True)
+    return replace(m, text=text.method(m.text, "masked_fill", f"~{mask.atom}", "0"), clean=True)
+
+
+def _matrix(o: OperatorLowering, id: int) -> Matrix:
+    value = o.values[id]
+    type_ = value.type
+    assert isinstance(type_, Mixer)
+    if type_.channels > 1:
+        raise StarError(
+            Diagnostic(
+                "not-yet-supported",
+                "a mask over a product of mixers per channel cannot be built yet.",
+                value.span,
+                hint="mask the factors instead: (T1 |> band(w)) @ T2.",
+            )
+        )
+    if id not in o.matrices:
+        found = _build(o, value, type_)
+        if o.uses[id] > 1:
+            found = replace(found, text=_assign(o, value, found.text, found.heads))
+        o.matrices[id] = found
+    return o.matrices[id]
+
+
+def _build(o: OperatorLowering, value: Value, type_: Mixer) -> Matrix:
+    inputs = value.inputs
+    match value.op:
+        case "low_rank":
+            return _low_rank(o, value, type_)
+        case "semi_separable" | "log_semi_separable":
+            return _semi_separable(o, value, type_)
+        case "toeplitz":
+            name = o.functions.function("toeplitz_matrix")
+            kernel = o.filter(inputs[0])
+            own = o.texts[inputs[0]]
+            length = f"{o.reference}.shape[1]"
+            rows = text.method(text.call(own.code, length), "t") if kernel.length is None else own
+            return Matrix(text.call(name, rows, length), kernel.lanes, _causal(), True)
+        case "diagonal":
+            own = text.method(text.method(o.tokens(inputs[0]), "squeeze", "3"), "transpose", "1, 2")
+            visible = Visible().within(True, 1)
+            return Matrix(
+                text.call("torch.diag_embed", own), o.type(inputs[0]).heads, visible, True
+            )
+        case "causal":
+            m = _matrix(o, inputs[0])
+            return replace(m, visible=m.visible.within(True, 0), clean=False)
+        case "band":
+            m = _matrix(o, inputs[0])
+            return replace(m, visible=m.visible.within(False, value.attribute("w")), clean=False)
+        case "mixer_scale":
+            m = _matrix(o, inputs[0])
+            scaled = text.infix("*", m.text, Text(text.number(value.attribute("s"))))
+            return replace(m, text=scaled)
+        case "mixer_negate":
+            m = _matrix(o, inputs[0])
+            return replace(m, text=text.negate(m.text))
+        case "softcap":
+            m = _matrix(o, inputs[0])
+            c = text.number(value.attribute("c"))
+            bent = text.call("torch.tanh", text.infix("/", m.text, Text(c)))
+            return replace(m, text=text.infix("*", Text(c), bent))
+        case "row_scale":
+            m = _matrix(o, inputs[1])
+            heads = max(m.heads, o.type(inputs[0]).heads)
+            f = text.method(o.tokens(inputs[0]), "transpose", "1, 2")
+            f = _repeat(f, o.type(inputs[0]).heads, heads, "1")
+            scaled = text.infix("*", f, _repeat(m.text, m.heads, heads, "1"))
+            return replace(m, text=scaled, heads=heads)
+    if value.op in ("mixer_add", "mixer_subtract", "compose"):
+        return _algebra(o, value)
+    return _nonlinear(o, value)
+
+
+def _causal() -> Visible:
+    return Visible().within(True, 0)
+
+
+def _low_rank(o: OperatorLowering, value: Value, type_: Mixer) -> Matrix:
+    c, b = value.inputs
+    n = max(o.width(c), o.width(b))
+    left = _heads(o, o.tokens(c, n), o.type(c).heads, type_.heads)
+    right = _heads(o, o.tokens(b, n), o.type(b).heads, type_.heads)
+    scores = text.infix(
+        "@", text.method(left, "transpose", "1, 2"), text.method(right, "permute", "0, 2, 3, 1")
+    )
+    return Matrix(_assign(o, value, scores, type_.heads), type_.heads, Visible(), True)
+
+
+def _semi_separable(o: OperatorLowering, value: Value, type_: Mixer) -> Matrix:
+    c, a, b = value.inputs
+    n = max(o.width(c), o.width(b), o.width(a))
+    name = o.functions.function(
+        "semi_separable_matrix", logarithmic=value.op == "log_semi_separable"
+    )
+    operands = (
+        _heads(o, o.tokens(c, n), o.type(c).heads, type_.heads),
+        _heads(o, o.tokens(a), o.type(a).heads, type_.heads),
+        _heads(o, o.tokens(b, n), o.type(b).heads, type_.heads),
+    )
+    matrix = _assign(o, value, text.call(name, *operands), type_.heads)
+    return Matrix(matrix, type_.heads, _causal(), True)
+
+
+def _nonlinear(o: OperatorLowering, value: Value) -> Matrix:
+    m = _matrix(o, value.inputs[0])
+    if value.op == "mixer_softmax":
+        mask = _mask(o, m.visible)
+        filled = m.text
+        if mask is not None:
+            filled = text.method(filled, "masked_fill", f"~{mask.atom}", "-math.inf")
+        result, clean = text.method(filled, "softmax", "-1"), True
+    elif value.op == "mixer_sigmoid":
+        result, clean = text.call("torch.sigmoid", m.text), False
+    elif value.op == "mixer_relu":
+        result, clean = text.call("F.relu", m.text), m.clean
+    else:
+        m = _clean(o, m)
+        rows = _assign(o, value, m.text, m.heads)
+        floor = text.number(value.attribute("floor"))
+        total = f"{rows.code}.sum(-1, keepdim=True).abs().clamp(min={floor})"
+        result, clean = text.infix("/", rows, Text(total)), True
+    return Matrix(_assign(o, value, result, m.heads), m.heads, m.visible, clean)
+
+
+def _algebra(o: OperatorLowering, value: Value) -> Matrix:
+    left, right = (_clean(o, _matrix(o, i)) for i in value.inputs)
+    heads = max(left.heads, right.heads)
+    operator = {"mixer_add": "+", "mixer_subtract": "-", "compose": "@"}[value.op]
+    sides = (_repeat(m.text, m.heads, heads, "1") for m in (left, right))
+    result = text.infix(operator, *sides)
+    if value.op != "compose":
+        return Matrix(result, heads, left.visible.union(right.visible), True)
+    both = value.type.causal if isinstance(value.type, Mixer) else False
+    return Matrix(result, heads, _causal() if both else Visible(), True)

@@ -1,0 +1,114 @@
+"""Algorithms that `select` chose: a call of a specialised function of the generated file.
+
+Owns: plans of mixers and the layouts of their arguments. Refuses: their text (templates/mixer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from starc.compiler.ir import Value
+from starc.compiler.lower import text
+from starc.compiler.lower.text import Text
+from starc.compiler.plan import MixerPlan
+from starc.compiler.types import Feature, Mixer, lanes_of
+
+if TYPE_CHECKING:
+    from starc.compiler.lower.operator import OperatorLowering
+
+
+def _scores(o: OperatorLowering, value: Value) -> Text:
+    """attention, banded_attention, linear_attention: C, B, V."""
+    c, b, v = value.inputs
+    channels = max(o.width(c), o.width(b))
+    attributes = dict(value.attributes)
+    floor = attributes.get("floor")
+    plan = MixerPlan(
+        template=value.op,
+        name=value.op,
+        heads=_heads(value),
+        channels=channels,
+        c_heads=o.type(c).heads,
+        b_heads=o.type(b).heads,
+        v_heads=o.type(v).heads,
+        v_channels=o.width(v),
+        scale=float(attributes["scale"]),
+        floor=None if floor is None else float(floor),
+        band=attributes.get("band", 0),
+    )
+    operands = (o.tokens(c, channels), o.tokens(b, channels), o.tokens(v))
+    return o.own_layout(text.call(o.functions.mixer(plan), *operands), value.type)
+
+
+def _state(o: OperatorLowering, value: Value) -> Text:
+    """scalar_, diagonal_, signed_recurrence and scan: C, A, B, V."""
+    c, a, b, v = value.inputs
+    a_channels = o.width(a)
+    channels = max(o.width(c), o.width(b), a_channels)
+    attributes = dict(value.attributes)
+    floor = attributes.get("floor")
+    plan = MixerPlan(
+        template=value.op,
+        name=value.op,
+        heads=_heads(value),
+        channels=channels,
+        c_heads=o.type(c).heads,
+        a_heads=o.type(a).heads,
+        a_channels=a_channels,
+        b_heads=o.type(b).heads,
+        v_heads=o.type(v).heads,
+        v_channels=o.width(v),
+        floor=None if floor is None else float(floor),
+        logarithmic=attributes.get("logarithmic", value.op != "signed_recurrence"),
+        chunk=16 if value.op == "scan" else 64,
+    )
+    operands = (o.tokens(c, channels), o.tokens(a), o.tokens(b, channels), o.tokens(v))
+    return o.own_layout(text.call(o.functions.mixer(plan), *operands), value.type)
+
+
+def _heads(value: Value) -> int:
+    assert isinstance(value.type, Feature)
+    return value.type.heads
+
+
+def taps(o: OperatorLowering, kernel: int, v: int, limit: int | None) -> Text:
+    """A filter as (taps, ...), its lanes laid over the trailing axes of V."""
+    filter_, type_ = o.filter(kernel), o.type(v)
+    heads, channels = lanes_of(Mixer(filter_.lanes, flat=True), type_.heads, type_.channels)
+    if filter_.length is None:
+        length = f"{o.reference}.shape[1]"
+        shown = f"min({length}, {limit})" if limit else length
+        rows = text.call(f"{o.texts[kernel].code}", shown)
+    else:
+        own = o.texts[kernel].code
+        rows = text.method(
+            Text(f"{own}[:, :{limit}]" if limit and limit < filter_.length else own), "t"
+        )
+    if type_.heads == 1:
+        return rows
+    if channels > 1:
+        return text.method(rows, "unflatten", "-1", f"({heads}, {channels})")
+    return text.method(rows, "unsqueeze", "-1")
+
+
+def _convolution(o: OperatorLowering, value: Value) -> Text:
+    kernel, v = value.inputs
+    rows = taps(o, kernel, v, value.attribute("taps"))
+    if value.op == "long_convolution" and o.filter(kernel).length is not None:
+        rows = Text(f"{rows.atom}[: {o.reference}.shape[1]]")
+    name = o.functions.function(value.op)
+    return text.call(name, rows, o.texts[v])
+
+
+LOWERINGS: dict[str, Callable[["OperatorLowering", Value], Text]] = {
+    "attention": _scores,
+    "banded_attention": _scores,
+    "linear_attention": _scores,
+    "scalar_recurrence": _state,
+    "diagonal_recurrence": _state,
+    "signed_recurrence": _state,
+    "scan": _state,
+    "short_convolution": _convolution,
+    "long_convolution": _convolution,
+}

@@ -1,0 +1,238 @@
+"""Operations that own parameters or move along axes: projections, norms, shapes, filters.
+
+Owns: their statements in __init__ and forward, as a table by operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from starc.compiler.ir import Attributes, Value
+from starc.compiler.lower import text
+from starc.compiler.lower.text import Text
+from starc.compiler.plan import Line
+from starc.compiler.types import Constant, Feature
+
+if TYPE_CHECKING:
+    from starc.compiler.lower.operator import OperatorLowering
+
+Lowering = Callable[["OperatorLowering", Value], Text]
+
+
+def _module(o: OperatorLowering, value: Value) -> str:
+    """The attribute that holds an operation's parameters: the part of their names before the dot."""
+    return o.parameter(value).name.partition(".")[0]
+
+
+def _std(o: OperatorLowering, value: Value, position: int = 0) -> str:
+    init = o.parameter(value, position).init
+    return f"{init[1]:.6g}"
+
+
+def _number(o: OperatorLowering, value: Value) -> Text:
+    shown = text.number(value.attribute("value"))
+    return Text(shown, text.UNARY if shown.startswith("-") else text.ATOM)
+
+
+def _param(o: OperatorLowering, value: Value) -> Text:
+    parameter = o.parameter(value)
+    made = text.initial(parameter.init, parameter.shape)
+    if parameter.learned:
+        o.init.append(Line(f"self.{parameter.name} = nn.Parameter({made})"))
+    else:
+        o.init.append(Line(f'self.register_buffer("{parameter.name}", {made})'))
+    return Text(f"self.{parameter.name}")
+
+
+def _gain(o: OperatorLowering, value: Value) -> Text:
+    return text.infix("*", o.texts[value.inputs[0]], _param(o, value))
+
+
+def _dense(o: OperatorLowering, value: Value) -> Text:
+    name, inputs, n = _module(o, value), o.width(value.inputs[0]), value.attribute("n")
+    rank, groups, bias = (value.attribute(k) for k in ("rank", "groups", "bias"))
+    last = ", bias=True" if bias else ""
+    if rank:
+        o.functions.function("module/low_rank_linear", "LowRankLinear")
+        made = (
+            f"LowRankLinear({inputs}, {rank}, {n}, ({_std(o, value)}, {_std(o, value, 1)}){last})"
+        )
+    elif groups > 1:
+        o.functions.function("module/grouped_linear", "GroupedLinear")
+        made = f"GroupedLinear({groups}, {inputs}, {n}, {_std(o, value)}{last})"
+    else:
+        o.functions.function("module/linear", "linear")
+        made = f"linear({inputs}, {n}, std={_std(o, value)}{last})"
+    o.init.append(Line(f"self.{name} = {made}"))
+    return text.call(f"self.{name}", o.texts[value.inputs[0]])
+
+
+def _headwise(o: OperatorLowering, value: Value) -> Text:
+    name, type_ = _module(o, value), o.type(value.inputs[0])
+    last = ", bias=True" if value.attribute("bias") else ""
+    o.functions.function("module/headwise_linear", "HeadwiseLinear")
+    sizes = f"{type_.heads}, {type_.channels}, {value.attribute('n')}, {_std(o, value)}"
+    o.init.append(Line(f"self.{name} = HeadwiseLinear({sizes}{last})"))
+    applied = text.call(f"self.{name}", o.tokens(value.inputs[0]))
+    return o.own_layout(applied, value.type)
+
+
+def _conv(o: OperatorLowering, value: Value) -> Text:
+    name, type_ = _module(o, value), o.type(value.inputs[0])
+    channels = type_.heads * type_.channels
+    options = []
+    if value.attribute("dilation") > 1:
+        options.append(f"dilation={value.attribute('dilation')}")
+    if value.attribute("groups") not in (0, channels):
+        options.append(f"groups={value.attribute('groups')}")
+        o.functions.function("module/grouped_convolution", "GroupedConvolution")
+        made = "GroupedConvolution"
+    else:
+        o.functions.function("module/causal_convolution", "CausalConvolution")
+        made = "CausalConvolution"
+    if value.attribute("bias"):
+        options.append("bias=True")
+    sizes = ", ".join([str(channels), str(value.attribute("k")), *options])
+    o.init.append(Line(f"self.{name} = {made}({sizes})"))
+    own = o.texts[value.inputs[0]]
+    if type_.heads == 1:
+        return text.call(f"self.{name}", own)
+    flat = text.call(f"self.{name}", text.method(own, "flatten", "-2"))
+    return text.method(flat, "unflatten", "-1", f"({type_.heads}, {type_.channels})")
+
+
+def _heads(o: OperatorLowering, value: Value) -> Text:
+    type_ = value.type
+    assert isinstance(type_, Feature | Constant)
+    return text.method(
+        o.tensor(value.inputs[0]), "unflatten", "-1", f"({type_.heads}, {type_.channels})"
+    )
+
+
+def _merge(o: OperatorLowering, value: Value) -> Text:
+    return text.method(o.texts[value.inputs[0]], "flatten", "-2")
+
+
+def _repeat(o: OperatorLowering, value: Value) -> Text:
+    type_, n, own = o.type(value.inputs[0]), value.attribute("n"), o.tensor(value.inputs[0])
+    if type_.heads > 1:
+        return text.method(own, "repeat_interleave", str(n), "dim=-2")
+    lead = "-1, -1, " if isinstance(type_, Feature) else ""
+    return text.method(text.method(own, "unsqueeze", "-2"), "expand", f"{lead}{n}, -1")
+
+
+def _slice(o: OperatorLowering, value: Value) -> Text:
+    a, b = value.attribute("a"), value.attribute("b")
+    return Text(f"{o.texts[value.inputs[0]].atom}[..., {a or ''}:{b}]")
+
+
+def _concat(o: OperatorLowering, value: Value) -> Text:
+    type_ = value.type
+    assert isinstance(type_, Feature | Constant)
+    parts = []
+    for i in value.inputs:
+        own = o.type(i)
+        if isinstance(type_, Feature) and isinstance(own, Constant):
+            heads = "" if type_.heads == 1 else f"{type_.heads}, "
+            shape = f"*{o.reference}.shape[:2], {heads}{own.channels}"
+            parts.append(text.method(o.tensor(i), "expand", shape))
+        else:
+            parts.append(o.tensor(i))
+    return text.call("torch.cat", f"({', '.join(p.code for p in parts)})", "dim=-1")
+
+
+def norm_module(
+    op: str, heads: int, channels: int, attributes: Attributes, functions: object
+) -> str:
+    """The constructor of a norm with parameters, or of any norm of the stream."""
+    options = dict(attributes)
+    eps = text.number(options["eps"])
+    weight, bias = options.get("weight", "none"), options.get("bias", False)
+    function = functions.function  # type: ignore[attr-defined]
+    if op == "l2norm":
+        function("module/l2norm", "L2Norm")
+        return f"L2Norm(eps={eps})"
+    if op == "rmsnorm" and weight == "learned" and not bias:
+        function("module/rms_norm", "RMSNorm")
+        return f"RMSNorm({channels}, eps={eps})"
+    if op == "layernorm" and weight == "learned":
+        return f"nn.LayerNorm({channels}, eps={eps}{'' if bias else ', bias=False'})"
+    function("module/norm", "Norm")
+    groups = options.get("groups", 0)
+    own = weight == "own" or op == "groupnorm"
+    shape = f"({heads}, {channels})" if own and heads > 1 else f"({channels},)"
+    kind = "rms" if op == "rmsnorm" else "layer"
+    chosen = "learned" if weight == "own" else weight
+    last = f", groups={groups}" if groups else ""
+    return f'Norm("{kind}", {shape}, weight="{chosen}", bias={bias}, eps={eps}{last})'
+
+
+def _norm(o: OperatorLowering, value: Value) -> Text:
+    own, type_ = o.texts[value.inputs[0]], o.type(value.inputs[0])
+    if value.op == "l2norm":
+        name = o.functions.function("l2norm")
+        return text.call(name, own, f"eps={text.number(value.attribute('eps'))}")
+    if not value.parameters and value.op != "groupnorm":
+        function = "F.rms_norm" if value.op == "rmsnorm" else "F.layer_norm"
+        eps = text.number(value.attribute("eps"))
+        return text.call(function, own, f"({type_.channels},)", f"eps={eps}")
+    if value.parameters:
+        name = _module(o, value)
+    else:
+        name = o.fresh(value.name or "groupnorm")
+    made = norm_module(value.op, type_.heads, type_.channels, value.attributes, o.functions)
+    o.init.append(Line(f"self.{name} = {made}"))
+    return text.call(f"self.{name}", own)
+
+
+def _rope(o: OperatorLowering, value: Value) -> Text:
+    from starc.compiler.lower.operator import Ambient
+
+    type_ = o.type(value.inputs[0])
+    dims = value.attribute("dims") or type_.channels
+    theta = float(value.attribute("theta"))
+    tables = o.functions.function("rotary_tables", theta=theta, dims=dims)
+    name = tables.replace("rotary_tables", "rope")
+    o.ambient[name] = Ambient(tables, name)
+    rest = 0 if dims == type_.channels else dims
+    rotate = o.functions.function("rotate", dims=rest, pairs=value.attribute("pairs"))
+    return o.own_layout(text.call(rotate, o.tokens(value.inputs[0]), f"*{name}"), value.type)
+
+
+def _shift(o: OperatorLowering, value: Value) -> Text:
+    return text.call(
+        o.functions.function("shift"), o.texts[value.inputs[0]], str(value.attribute("k"))
+    )
+
+
+def _implicit(o: OperatorLowering, value: Value) -> Text:
+    name = _module(o, value)
+    o.functions.function("implicit_filter", "ImplicitFilter")
+    decay = "" if value.attribute("decay") else ", decay=False"
+    sizes = f"{value.attribute('channels')}, {value.attribute('hidden')}"
+    o.init.append(Line(f"self.{name} = ImplicitFilter({sizes}, context={o.context}{decay})"))
+    return Text(f"self.{name}")
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "number": _number,
+    "param": _param,
+    "explicit": _param,
+    "implicit": _implicit,
+    "gain": _gain,
+    "dense": _dense,
+    "headwise": _headwise,
+    "conv": _conv,
+    "heads": _heads,
+    "merge": _merge,
+    "repeat": _repeat,
+    "slice": _slice,
+    "concat": _concat,
+    "rmsnorm": _norm,
+    "layernorm": _norm,
+    "groupnorm": _norm,
+    "l2norm": _norm,
+    "rope": _rope,
+    "shift": _shift,
+}

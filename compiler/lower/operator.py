@@ -1,0 +1,300 @@
+"""One operator of the IR to one class of the generated file.
+
+Values are visited in order. A value gets a statement of its own when the program named it, when several
+others read it, or when it is the work of a function; all others are folded into the expression of their
+reader. Locals keep the program's names.
+
+Owns: statements and modules of operators. Refuses: algorithms (mixers.py, dense.py) and spelling (text.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from starc.compiler import catalog
+from starc.compiler.ir import Operator, Parameter, Value
+from starc.compiler.lower import dense, kernels, mixers, modules, text
+from starc.compiler.lower.functions import PYTHON_NAMES, Functions
+from starc.compiler.lower.text import Text
+from starc.compiler.naming import identifier
+from starc.compiler.plan import Line, ModuleClass
+from starc.compiler.types import Constant, Feature, Filter, Type
+from starc.grammar.errors import InternalError
+
+_FUNCTION_LIKE = re.compile(r"(.+?)(_\d+)?$")
+
+
+@dataclass(frozen=True)
+class Ambient:
+    """A value that Model.forward computes once for all units: here the tables of a rotary encoding."""
+
+    function: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """An operator's class, and the arguments of its forward: features by name, then ambient values."""
+
+    module: ModuleClass
+    features: tuple[str, ...]
+    ambient: tuple[Ambient, ...]
+    outputs: tuple[str, ...]
+
+
+class OperatorLowering:
+    """Lowers one operator. The methods that others call give texts for values in wanted layouts."""
+
+    def __init__(
+        self, operator: Operator, class_name: str, functions: Functions, context: int
+    ) -> None:
+        self.operator, self.functions, self.context = operator, functions, context
+        self.class_name = class_name
+        self.values = operator.values
+        self.init: list[Line] = []
+        self.lines: list[Line] = []
+        self.texts: dict[int, Text] = {}
+        self.ambient: dict[str, Ambient] = {}
+        self.matrices: dict[int, dense.Matrix] = {}
+        self.uses = Counter(i for v in self.values for i in v.inputs)
+        self.uses.update(i for _, i in operator.outputs)
+        self._readers: dict[int, list[int]] = {}
+        for id, value in enumerate(self.values):
+            for i in value.inputs:
+                self._readers.setdefault(i, []).append(id)
+        self._locals: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    # --- the walk -------------------------------------------------------------------------------
+
+    def lower(self) -> Lowered:
+        inputs = self.operator.inputs
+        names = [self.local(name) for name, _ in inputs]
+        for (_, id), name in zip(inputs, names, strict=True):
+            self.texts[id] = Text(name)
+        results = {id for _, id in self.operator.outputs}
+        for id, value in enumerate(self.values):
+            if id not in self.texts:
+                self._lower(id, value, id in results)
+        returned = [self.texts[id].code for _, id in self.operator.outputs]
+        result = (
+            "Tensor" if len(returned) == 1 else f"tuple[{', '.join(['Tensor'] * len(returned))}]"
+        )
+        ambient = tuple(self.ambient.values())
+        arguments = [f"{n}: Tensor" for n in names]
+        arguments += [f"{a.name}: tuple[Tensor, Tensor]" for a in ambient]
+        module = ModuleClass(
+            self.class_name,
+            self._doc(),
+            tuple(self.init),
+            tuple(arguments),
+            tuple(self.lines),
+            ", ".join(returned),
+            result,
+        )
+        features = tuple(name for name, _ in inputs)
+        return Lowered(module, features, ambient, tuple(n for n, _ in self.operator.outputs))
+
+    def _doc(self) -> tuple[str, ...]:
+        arguments = ", ".join(f"{k} = {text.number(v)}" for k, v in self.operator.arguments)
+        first = f"{self.operator.source_name}({arguments})"
+        return (first, *((self.operator.doc or "").splitlines()))
+
+    def _lower(self, id: int, value: Value, is_result: bool) -> None:
+        if self._split(id, value):
+            return
+        result = self._text(id, value)
+        alone = self.uses[id] == 1 and not value.name
+        trivial = value.op in ("number", "param", "explicit", "implicit", "slice")
+        if isinstance(value.type, Feature | Constant) and not (trivial and len(result.code) < 24):
+            only_result = is_result and self.uses[id] == 1 and len(self.operator.outputs) == 1
+            if not alone and not only_result:
+                result = self.assign(value.name or self._wish(id), result, value.type)
+        self.texts[id] = result
+
+    def assign(self, wanted: str, value: Text, type_: Type | None, comment: str = "") -> Text:
+        """A statement `wanted = value`; gives the local."""
+        name = self.local(wanted)
+        if value.code != name:
+            self.lines.append(Line(f"{name} = {value.code}", comment or shape_comment(type_)))
+        return Text(name)
+
+    def local(self, wanted: str) -> str:
+        """The local variable for a binding: its own name unless Python or the file needs it."""
+        if wanted not in self._locals:
+            name = identifier(wanted)
+            base = _FUNCTION_LIKE.fullmatch(name)
+            while (
+                name in PYTHON_NAMES
+                or name in self._taken
+                or (base and base[1] in RESERVED_FUNCTIONS and wanted != "x")
+            ) and not (wanted == "x" and name not in self._taken):
+                name, base = name + "_", None
+            self._taken.add(name)
+            self._locals[wanted] = name
+        return self._locals[wanted]
+
+    def fresh(self, wanted: str) -> str:
+        """A local that no binding has."""
+        number, name = 1, wanted
+        while name in self._locals or identifier(name) in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        return name
+
+    def _wish(self, id: int) -> str:
+        """A name for a value that several others read but the program did not name."""
+        return self.fresh(self.destiny(id) or self.values[id].op)
+
+    def destiny(self, id: int) -> str:
+        """The binding that a value is on its way to, through values that nothing else reads."""
+        while True:
+            readers = self._readers.get(id, [])
+            if len(readers) != 1 or self.uses[id] != 1:
+                return ""
+            id = readers[0]
+            if self.values[id].name:
+                return self.values[id].name
+
+    def _split(self, id: int, value: Value) -> bool:
+        """A stacked projection whose parts cover it becomes one `split`."""
+        readers = self._readers.get(id, [])
+        if value.op != "dense" or len(readers) < 2 or len(readers) != self.uses[id]:
+            return False
+        parts = sorted(
+            readers,
+            key=lambda i: (
+                int(self.values[i].attribute("a")) if self.values[i].op == "slice" else -1
+            ),
+        )
+        edge = 0
+        for i in parts:
+            if self.values[i].op != "slice" or self.values[i].attribute("a") != edge:
+                return False
+            edge = int(self.values[i].attribute("b"))
+        assert isinstance(value.type, Feature)
+        if edge != value.type.channels:
+            return False
+        stacked = self.operator.parameter(value.parameters[0]).parts
+        names = []
+        for position, i in enumerate(parts):
+            part = stacked[position][0].partition(".")[0] if position < len(stacked) else ""
+            wanted = self.values[i].name or self.destiny(i)
+            if part and not part.startswith(wanted or "?"):
+                wanted = self.fresh(part)
+            wanted = wanted or self.fresh("part")
+            if self.local(wanted) in names:
+                wanted = self.fresh(part or wanted)
+            names.append(self.local(wanted))
+            self.texts[i] = Text(names[-1])
+        sizes = ", ".join(str(self.width(i)) for i in parts)
+        whole = self._text(id, value)
+        self.lines.append(Line(f"{', '.join(names)} = {whole.code}.split(({sizes}), dim=-1)"))
+        return True
+
+    # --- texts ----------------------------------------------------------------------------------
+
+    def _text(self, id: int, value: Value) -> Text:
+        if value.op in mixers.LOWERINGS:
+            return mixers.LOWERINGS[value.op](self, value)
+        if value.op in modules.LOWERINGS:
+            return modules.LOWERINGS[value.op](self, value)
+        if value.op == "apply":
+            return dense.apply(self, value)
+        if value.op == "gated_product":
+            return kernels.gated_product(self, value)
+        if isinstance(value.type, Feature | Constant):
+            return self._pointwise(value)
+        return Text("")  # mixers have no tensor of their own: `apply` reads their structure
+
+    def _pointwise(self, value: Value) -> Text:
+        operands = [self.aligned(i, value.type) for i in value.inputs]
+        infixes = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
+        if value.op in infixes:
+            return text.infix(infixes[value.op], *operands)
+        if value.op == "negate":
+            return text.negate(operands[0])
+        if value.op == "scale":
+            return text.infix("*", operands[0], Text(text.number(value.attribute("s"))))
+        pattern = catalog.ENTRIES[value.op].torch
+        if not pattern:
+            raise InternalError(f"operation '{value.op}' has no lowering")
+        return text.template(pattern, operands, dict(value.attributes))
+
+    def type(self, id: int) -> Feature | Constant:
+        type_ = self.values[id].type
+        assert isinstance(type_, Feature | Constant)
+        return type_
+
+    def width(self, id: int) -> int:
+        return self.type(id).channels
+
+    def aligned(self, id: int, result: Type) -> Text:
+        """A value for pointwise use in a result: a head axis is inserted where the result has one."""
+        type_, own = self.type(id), self.texts[id]
+        assert isinstance(result, Feature | Constant)
+        if isinstance(type_, Feature) and type_.heads == 1 and result.heads > 1:
+            return text.method(own, "unsqueeze", "-2")
+        return own
+
+    @property
+    def reference(self) -> str:
+        """A local whose first axes are (B, T)."""
+        return self.texts[self.operator.inputs[0][1]].code
+
+    def tensor(self, id: int) -> Text:
+        """A value as a tensor even where it is a literal."""
+        if self.values[id].op == "number":
+            value = self.texts[id].code
+            return Text(f"{self.reference}.new_full((1,), {value})")
+        return self.texts[id]
+
+    def tokens(self, id: int, channels: int | None = None) -> Text:
+        """A value as (B, T, heads, channels): constants and single channels are expanded."""
+        type_ = self.type(id)
+        own, wanted = self.tensor(id), channels or type_.channels
+        if isinstance(type_, Constant):
+            return text.method(
+                own, "expand", f"*{self.reference}.shape[:2], {type_.heads}, {wanted}"
+            )
+        if type_.heads == 1:
+            own = text.method(own, "unsqueeze", "2")
+        if wanted != type_.channels:
+            own = text.method(own, "expand", f"-1, -1, -1, {wanted}")
+        return own
+
+    def own_layout(self, result: Text, type_: Type) -> Text:
+        """(B, T, H, D) as values are kept: no head axis when there is one head."""
+        assert isinstance(type_, Feature)
+        return text.method(result, "squeeze", "2") if type_.heads == 1 else result
+
+    def parameter(self, value: Value, position: int = 0) -> Parameter:
+        return self.operator.parameter(value.parameters[position])
+
+    def filter(self, id: int) -> Filter:
+        type_ = self.values[id].type
+        assert isinstance(type_, Filter)
+        return type_
+
+
+def shape_comment(type_: Type | None) -> str:
+    if isinstance(type_, Feature):
+        return (
+            f"(B, T, {type_.channels})"
+            if type_.heads == 1
+            else f"(B, T, {type_.heads}, {type_.channels})"
+        )
+    if isinstance(type_, Constant):
+        return f"({type_.channels},)" if type_.heads == 1 else f"({type_.heads}, {type_.channels})"
+    return ""
+
+
+RESERVED_FUNCTIONS = frozenset(
+    "attention banded_attention linear_attention scalar_recurrence diagonal_recurrence signed_recurrence "
+    "scan short_convolution long_convolution wide repeat_heads grouped_matmul grouped_product to_chunks "
+    "from_chunks segment_sums pass_states diagonal_scores rotary_tables rotate l2norm shift visible "
+    "semi_separable_matrix toeplitz_matrix gated_product gated_convolution rope".split()
+)
+"""First parts of the names of module-level functions, which locals must not hide."""

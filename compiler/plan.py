@@ -1,0 +1,94 @@
+"""Plans: everything that templates are told, decided beforehand. Frozen, plain, made by compiler/lower.
+
+Owns: the shape of template inputs. Refuses: decisions (lower makes them) and text (templates do).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starc.compiler.kernel_plan import KernelPlan
+
+
+@dataclass(frozen=True)
+class MixerPlan:
+    """One function of the generated file: T(x) V for one structure at one set of sizes.
+
+    The function takes tokens-first tensors, in this order and only those it has:
+    C (B, T, c_heads, channels), A (B, T, a_heads, a_channels), B (B, T, b_heads, channels),
+    V (B, T, v_heads, v_channels), and gives (B, T, heads, v_channels). Head counts divide `heads`; head h
+    reads head h // (heads / count) of an operand with fewer. `channels` is N, the channels that C and
+    B share; `a_channels` is 1 or N. `template` is a file of templates/mixer without its ending.
+    """
+
+    template: str
+    name: str
+    heads: int
+    channels: int
+    c_heads: int
+    b_heads: int
+    v_heads: int
+    v_channels: int
+    a_heads: int = 0
+    a_channels: int = 0
+    scale: float = 1.0
+    floor: float | None = None
+    band: int = 0
+    logarithmic: bool = True
+    chunk: int = 64
+
+
+@dataclass(frozen=True)
+class FunctionPlan:
+    """A helper of the generated file that is not a mixer: `template` of templates/function, and its values."""
+
+    template: str
+    name: str
+    values: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One statement of generated code and the comment after it."""
+
+    text: str
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class ModuleClass:
+    """A class of the generated file: an operator or a block of units."""
+
+    name: str
+    doc: tuple[str, ...]
+    init: tuple[Line, ...]
+    arguments: tuple[str, ...]
+    forward: tuple[Line, ...]
+    returns: str
+    result: str = "Tensor"
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """The class Model: embedding, units, read-out. `logits` is an expression of the stream x."""
+
+    doc: tuple[str, ...]
+    init: tuple[Line, ...]
+    forward: tuple[Line, ...]
+    logits: str
+    width: int
+    vocab: int
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """A whole generated file."""
+
+    title: str
+    digest: str
+    config: tuple[tuple[str, object], ...]
+    source: str
+    kernels: tuple[KernelPlan, ...]
+    functions: tuple[FunctionPlan | MixerPlan, ...]
+    classes: tuple[ModuleClass, ...]
+    model: ModelPlan
