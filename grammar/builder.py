@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import cleandoc
 from typing import Any
 
 from starc.grammar.errors import Diagnostic
@@ -40,6 +39,7 @@ from starc.grammar.nodes import (
     Unit,
     Use,
     With,
+    clean_documentation,
 )
 from starc.grammar.source import Span
 
@@ -138,7 +138,7 @@ class Builder:
         if token is None:
             return None
         text = self._text(token)
-        return cleandoc(text[3:-3] if text.startswith('"""') else text[1:-1])
+        return clean_documentation(text[3:-3] if text.startswith('"""') else text[1:-1])
 
     # --- backbone --------------------------------------------------------------------------------
 

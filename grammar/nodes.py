@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from inspect import cleandoc
 
 from starc.grammar.source import Source, Span
 
@@ -253,3 +254,8 @@ class Program:
     declarations: tuple[Declaration, ...]
     source: Source = field(compare=False, repr=False)
     comments: tuple[Comment, ...] = field(compare=False, repr=False, default=())
+
+
+def clean_documentation(text: str) -> str:
+    """Documentation as a program holds it: without the indentation of the lines it was written on."""
+    return "\n".join(line.rstrip() for line in cleandoc(text).split("\n"))
