@@ -1,7 +1,7 @@
 """Compile-time arguments: matching those of a call to what the catalog asks for.
 
-Owns: names, positions, defaults, kinds and ranges of arguments. Refuses: evaluating expressions (the
-caller hands a function that gives the number of one).
+Owns: names, positions, defaults, kinds and ranges of arguments. Refuses: evaluating expressions
+(the caller hands a function that gives the number of one).
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Any
 
 from starc.compiler import numbers
 from starc.compiler.catalog.entry import Argument, Entry, Kind, Role
-from starc.compiler.faults import error, fail
+from starc.compiler.faults import error, hole_error
 from starc.compiler.numbers import Numeric
-from starc.compiler.types import Problem
 from starc.grammar import nodes
 from starc.grammar.errors import suggest
 from starc.grammar.source import Span
@@ -29,6 +28,7 @@ Evaluate = Callable[[nodes.Expr, str], Numeric]
 
 _DRAWN = {"normal": 1, "uniform": 2, "linspace": 2}
 _INITS = {**_DRAWN, "log": 1, "exp": 1, "inverse_softplus": 1}
+_LARGEST_FLOAT = 3.4e38
 _LARGEST_EXPONENT = 88.0
 """exp of more than this is infinite in float32."""
 
@@ -83,12 +83,16 @@ def bind(
 
 
 def _argument(entry: Entry, wanted: Argument, expr: nodes.Expr, number: Evaluate) -> Any:
+    if isinstance(expr, nodes.Hole):
+        raise hole_error(expr)
     what = f"'{wanted.name}' of '{entry.name}'"
     if wanted.kind is Kind.INIT:
         return _init(expr, number)
     if wanted.kind is Kind.FLAG or wanted.kind is Kind.CHOICE:
         return _word(what, wanted, expr)
     value = number(expr, what)
+    if wanted.kind is Kind.REAL or wanted.kind is Kind.POSITIVE:
+        check_tensor_number(value, expr.span)
     if wanted.kind is Kind.REAL:
         return value
     if wanted.kind is Kind.POSITIVE:
@@ -113,13 +117,15 @@ def _word(what: str, wanted: Argument, expr: nodes.Expr) -> bool | str:
 
 
 def _init(expr: nodes.Expr, number: Evaluate) -> tuple[Any, ...]:
-    """An initial value: a number, normal(std), uniform(a, b), linspace(a, b) or a function of one."""
+    """A number, normal(std), uniform(a, b), linspace(a, b), or a function of one of these."""
     return _Initial(number).tree(expr)[0]
 
 
 class _Initial:
-    """Trees of initial values, each with the range that it can draw from: log(uniform(-1, 1)) is refused
-    here and not found as a NaN in training."""
+    """Trees of initial values, each with the range that it can draw from.
+
+    So log(uniform(-1, 1)) is refused here and not found as a NaN in training.
+    """
 
     def __init__(self, number: Evaluate) -> None:
         self._evaluate = number
@@ -184,10 +190,8 @@ class _Initial:
 
     def _number(self, expr: nodes.Expr) -> int | float:
         number = self._evaluate(expr, "an initial value")
-        try:
-            return numbers.python_number(number)
-        except Problem as problem:
-            raise fail(problem, expr.span) from None
+        check_tensor_number(number, expr.span)
+        return numbers.python_number(number)
 
 
 def _exp(a: float) -> float:
@@ -200,6 +204,13 @@ def _log(a: float) -> float:
 
 def _inverse_softplus(a: float) -> float:
     return a if a == math.inf else math.log(math.expm1(a))
+
+
+def check_tensor_number(number: Numeric, span: Span) -> None:
+    """Refuse a number that no tensor of float32 can hold."""
+    if not -_LARGEST_FLOAT <= number <= _LARGEST_FLOAT:
+        message = f"{numbers.show(number)} is too large for a tensor."
+        raise error("number-too-large", message, span, hint="the largest is about 3.4e38.")
 
 
 def size_of(number: Numeric, what: str, span: Span, smallest: int = 1) -> int:

@@ -1,7 +1,7 @@
 """Backbones under construction: units whose outputs are not chosen yet, and the labels in scope.
 
-Units are drafts until the whole backbone is known, because a later unit may still ask an earlier one
-for a feature. `freeze` then makes the IR of them.
+Units are drafts until the whole backbone is known, because a later unit may still ask an earlier
+one for a feature. `freeze` then makes the IR of them.
 
 Owns: drafts, scopes of labels, freezing. Refuses: the text of the program (resolve.py, sharing.py).
 """
@@ -59,8 +59,8 @@ DraftLayer = Draft | DraftRepeat | DraftParallel
 class Scope:
     """What a place of the backbone sees.
 
-    `labels` are the units of the enclosing bodies and of this one so far, `places` where every label
-    so far stands (those of blocks and of units that failed, too), `later` those still to come.
+    `labels` are the units of the enclosing bodies and of this one so far, `places` where every
+    label so far stands (those of blocks and failed units, too), `later` those still to come.
     """
 
     labels: dict[str, Draft]

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from starc.compiler import catalog, numbers
-from starc.compiler.arguments import bind, signature
+from starc.compiler.arguments import bind, check_tensor_number, signature
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Entry, Role
 from starc.compiler.faults import error, fail, hole_error, not_yet, not_yet_operator
@@ -20,6 +20,14 @@ from starc.compiler.types import Mixer, Problem, describe
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.grammar.source import Span
+
+RESERVED = {
+    "x": "the unit's input",
+    "y": "the unit's output",
+    "e": "the embedded tokens",
+    "index": "the position of the token",
+}
+"""Names that mean the same in every operator."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,10 @@ class Expressions:
             case nodes.Member():
                 raise error(
                     "unknown-name",
-                    f"features of other units cannot be named inside an operator: '{expr.unit}.{expr.name}'.",
+                    f"'{expr.unit}.{expr.name}' is a feature of another unit.",
                     expr.span,
-                    hint="give the operator a parameter 'f: feature' and pass the feature in the backbone.",
+                    "not visible in an operator",
+                    "declare a parameter 'f: feature' and pass the feature in the backbone.",
                 )
 
     def number(self, expr: nodes.Expr, what: str) -> Numeric:
@@ -115,6 +124,7 @@ class Expressions:
     def _lift(self, result: Result, span: Span) -> int:
         if isinstance(result, Ref):
             return result.id
+        check_tensor_number(result, span)
         return self.builder.emit("number", (), {"value": result}, span)
 
     def _emit(
@@ -149,7 +159,7 @@ class Expressions:
                     hint="bindings are read from top to bottom.",
                 )
             )
-        if name in catalog.PLANNED:
+        if name in catalog.PLANNED or name in ("e", "index"):
             raise not_yet(name, expr.span)
         if catalog.is_stage(name) or catalog.find_function(name):
             raise error(
@@ -163,7 +173,7 @@ class Expressions:
             f"nothing is named '{name}' here.",
             expr.span,
             "unknown",
-            suggest(name, self.names) or "in scope: " + ", ".join(sorted(self.names)) + ".",
+            suggest(name, self.names) or _in_scope(self.names),
         )
 
     # --- arithmetic -----------------------------------------------------------------------------
@@ -191,6 +201,11 @@ class Expressions:
             return self._emit(op, ids, {}, expr.span)
         return self._mixer_arithmetic(expr, left, right)
 
+    def _words(self, result: Result) -> str:
+        return (
+            f"a {describe(self.builder.type(result.id))}" if isinstance(result, Ref) else "a number"
+        )
+
     def _is_mixer(self, result: Result) -> bool:
         return isinstance(result, Ref) and isinstance(self.builder.type(result.id), Mixer)
 
@@ -203,9 +218,11 @@ class Expressions:
                 f"the left side of '@' must be a mixer, not a {describe(type_)}.",
                 expr.left.span,
                 f"this is a {describe(type_)}",
-                "diagonal(f) @ v multiplies channel by channel; low_rank, semi_separable and toeplitz mix tokens.",
+                "mixers are made by diagonal, low_rank, semi_separable and toeplitz.",
             )
         if self._is_mixer(right):
+            # A row of T1 @ T2 reads every token that a row of T1 does: a later mask cannot undo it.
+            self._check_causal(left_id, "'@'", expr.left.span)
             return self._emit("compose", (left_id, right_id), {}, expr.span)
         self._check_causal(left_id, "'@'", expr.left.span)
         return self._emit("apply", (left_id, right_id), {}, expr.span)
@@ -214,12 +231,14 @@ class Expressions:
         operator = expr.operator
         both = self._is_mixer(left) and self._is_mixer(right)
         if operator in "+-" and both:
-            assert isinstance(left, Ref) and isinstance(right, Ref)
+            assert isinstance(left, Ref)
+            assert isinstance(right, Ref)
             op = "mixer_add" if operator == "+" else "mixer_subtract"
             return self._emit(op, (left.id, right.id), {}, expr.span)
         if operator == "*" and self._is_mixer(right) and not both:
             assert isinstance(right, Ref)
             if not isinstance(left, Ref):
+                check_tensor_number(left, expr.left.span)
                 return self._emit("mixer_scale", (right.id,), {"s": left}, expr.span)
             return self._emit("row_scale", (left.id, right.id), {}, expr.span)
         if operator in "*/" and isinstance(left, Ref) and not isinstance(right, Ref):
@@ -228,12 +247,13 @@ class Expressions:
                 factor = self._number(
                     lambda: numbers.arithmetic("/", Fraction(1), right), expr.right.span
                 )
+            check_tensor_number(factor, expr.right.span)
             return self._emit("mixer_scale", (left.id,), {"s": factor}, expr.span)
         raise error(
             "wrong-type",
-            f"'{operator}' does not combine these: mixers know T1 + T2, T1 - T2, f * T, T1 @ T2 and T @ V.",
+            f"'{operator}' does not combine {self._words(left)} and {self._words(right)}.",
             expr.span,
-            hint="apply a mixer to a feature first (T @ V); a feature times a mixer, f * T, scales its rows.",
+            hint="mixers know T1 + T2, T1 - T2, T1 @ T2, T @ V, and f * T, which scales rows.",
         )
 
     def _check_causal(self, id: int, what: str, span: Span) -> None:
@@ -261,12 +281,16 @@ class Expressions:
         )
 
     def _looks_ahead(self, id: int) -> int:
-        value = self.builder.values[id]
-        for i in value.inputs:
-            type_ = self.builder.type(i)
-            if isinstance(type_, Mixer) and not type_.causal:
-                return self._looks_ahead(i)
-        return id
+        """The value that makes a mixer look ahead: all mixers that it is made of are causal."""
+        while True:
+            value = self.builder.values[id]
+            for i in value.inputs:
+                type_ = self.builder.type(i)
+                if isinstance(type_, Mixer) and not type_.causal:
+                    id = i
+                    break
+            else:
+                return id
 
     # --- calls ----------------------------------------------------------------------------------
 
@@ -411,3 +435,7 @@ class Expressions:
     ) -> dict[str, Any]:
         """The compile-time arguments of a call, checked and completed."""
         return bind(entry, arguments, span, self.number)
+
+
+def _in_scope(names: Mapping[str, object]) -> str:
+    return f"in scope: {', '.join(sorted(names))}." if names else "nothing is in scope here yet."

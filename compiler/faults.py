@@ -7,6 +7,7 @@ Refuses: deciding that something is wrong.
 from __future__ import annotations
 
 import re
+
 from starc.compiler.types import Problem
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
@@ -25,10 +26,13 @@ def error(code: str, message: str, span: Span, label: str = "", hint: str = "") 
     return StarError(Diagnostic(code, message, span, label, hint))
 
 
-def duplicate(message: str, span: Span, first: Span | None, label: str = "") -> StarError:
-    """A name that is given twice; `first` is where it was given before."""
+def duplicate(
+    message: str, span: Span, first: Span | None, hint: str = "choose another name."
+) -> StarError:
+    """Something that is given twice; `first` is where it was given before."""
     related = ((first, "first here"),) if first is not None else ()
-    return StarError(Diagnostic("duplicate", message, span, label, "choose another name.", related))
+    label = "again here" if related else ""
+    return StarError(Diagnostic("duplicate", message, span, label, hint, related))
 
 
 def not_yet(name: str, span: Span) -> StarError:
@@ -60,7 +64,7 @@ def hole_error(hole: nodes.Hole) -> StarError:
 
 
 def word_span(span: Span, word: str) -> Span:
-    """Where a name stands inside a place whose node has no finer one; the place itself otherwise."""
+    """Where a name stands inside a place whose node has no finer one, or that place."""
     blank = _COMMENT.sub(lambda found: " " * len(found[0]), span.text)
     found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", blank)
     if found is None:

@@ -18,6 +18,8 @@ MAX_BITS = 4096
 """Numerators and denominators beyond this size are refused: no size or scale needs them."""
 
 _EXPONENT_LIMIT = 400
+_LONGEST = 24
+"""Characters of a number in a message; beyond that it is rounded."""
 
 
 def literal(text: str) -> Numeric:
@@ -69,8 +71,17 @@ def show(value: Numeric) -> str:
     if isinstance(value, float):
         return repr(value)
     if value.denominator == 1:
-        return str(value.numerator)
-    return f"{value.numerator} / {value.denominator}"
+        exact = str(value.numerator)
+    else:
+        exact = f"{value.numerator} / {value.denominator}"
+    return exact if len(exact) <= _LONGEST else _approximately(value)
+
+
+def _approximately(value: Fraction) -> str:
+    try:
+        return f"{float(value):.6g}"
+    except OverflowError:
+        return "a number beyond 1e308"
 
 
 def python_number(value: Numeric) -> int | float:
@@ -106,6 +117,13 @@ def _sqrt(value: Numeric) -> Numeric:
     return math.sqrt(value)
 
 
+def _power(base: Numeric, exponent: Numeric) -> Numeric:
+    """Exact for small whole exponents of rationals."""
+    if isinstance(exponent, Fraction) and exponent.denominator == 1 and abs(exponent) <= 64:
+        return base ** int(exponent)
+    return math.pow(base, exponent)
+
+
 def _multiple(value: Numeric, of: Numeric) -> Numeric:
     """`value` rounded up to a multiple of `of`."""
     if of <= 0:
@@ -125,7 +143,7 @@ FUNCTIONS: dict[str, tuple[int, int, Callable[..., Numeric]]] = {
     "ceil": (1, 1, lambda a: Fraction(math.ceil(a))),
     "min": (1, 64, min),
     "max": (1, 64, max),
-    "power": (2, 2, lambda a, b: a ** b if abs(b) <= 64 else math.pow(a, b)),
+    "power": (2, 2, _power),
     "multiple": (2, 2, _multiple),
 }
 """Name -> (fewest, most arguments, function)."""

@@ -1,4 +1,4 @@
-"""A parsed program with everything it uses: operators in scope, the chosen model, overrides applied.
+"""A parsed program with all it uses: operators in scope, the chosen model, overrides applied.
 
 Owns: `use`, the choice of a model, `--set`. Refuses: the meaning of operators and backbones.
 """
@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from starc.compiler.faults import error
+from starc.compiler import catalog
+from starc.compiler.arguments import one_of
+from starc.compiler.faults import error, word_span
+from starc.compiler.numbers import FUNCTIONS
 from starc.compiler.options import Limits, Options
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.grammar.library import find_use
 from starc.grammar.parser import parse
 from starc.grammar.source import Source, Span
+
+PARAMETER_KINDS = ("int", "real", "feature")
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ def link(program: nodes.Program, limits: Limits) -> Linked:
                 if declare(operator.name, declaration.span):
                     operators[operator.name] = operator
             case nodes.Operator():
+                failures += _check_operator(declaration)
                 if declare(declaration.name, declaration.name_span):
                     operators[declaration.name] = declaration
             case nodes.Model():
@@ -72,6 +78,37 @@ def link(program: nodes.Program, limits: Limits) -> Linked:
     if failures:
         raise StarError(failures)
     return Linked(program, operators, tuple(models.values()))
+
+
+def _check_operator(node: nodes.Operator) -> list[Diagnostic]:
+    """Faults of a declaration that do not depend on arguments."""
+    found = []
+    if node.name in catalog.NAMES or node.name in FUNCTIONS:
+        found.append(
+            Diagnostic(
+                "reserved-name",
+                f"'{node.name}' is an operation of the language and cannot name an operator.",
+                node.name_span,
+                "reserved",
+                f"choose another name, such as my_{node.name}.",
+            )
+        )
+    for parameter in node.parameters:
+        kind = parameter.kind
+        if kind is not None and kind not in PARAMETER_KINDS:
+            colon = parameter.span.text.find(":")
+            start = parameter.span.start + max(colon, 0)
+            place = Span(parameter.span.source, start, parameter.span.end)
+            found.append(
+                Diagnostic(
+                    "unknown-name",
+                    f"there is no kind of parameter '{kind}'.",
+                    word_span(place, kind),
+                    "unknown",
+                    suggest(kind, PARAMETER_KINDS) or f"kinds are {one_of(PARAMETER_KINDS)}.",
+                )
+            )
+    return found
 
 
 def _used(
@@ -134,13 +171,14 @@ def choose_model(linked: Linked, options: Options) -> nodes.Model:
 
 
 def _override(model: nodes.Model, options: Options) -> nodes.Model:
-    """Settings replaced by those given on the command line, which are expressions of the language."""
+    """Settings replaced by those of the command line, which are expressions of the language."""
     settings = {s.name: s for s in model.settings}
     for name, text in options.overrides:
         source = Source(f"--set {name}", f"model set {{ {name} = {text} }}")
-        (parsed,) = parse_limited(source, options.limits).declarations
+        parsed, *more = parse_limited(source, options.limits).declarations
         if (
-            not isinstance(parsed, nodes.Model)
+            more
+            or not isinstance(parsed, nodes.Model)
             or len(parsed.settings) != 1
             or parsed.backbone
             or parsed.settings[0].name != name

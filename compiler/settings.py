@@ -12,21 +12,22 @@ Owns: what a setting may say. Refuses: operators and the backbone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 from starc.compiler import catalog
-from starc.compiler.arguments import size_of
+from starc.compiler.arguments import one_of, size_of
 from starc.compiler.builder import Builder
-from starc.compiler.catalog.entry import Argument, Entry, Role, choice, flag, real
+from starc.compiler.catalog.entry import Argument, Entry, Role, choice, flag, positive, real
 from starc.compiler.expressions import Expressions
-from starc.compiler.faults import error, not_yet
+from starc.compiler.faults import duplicate, error, fail, hole_error, not_yet
 from starc.compiler.ir import Embedding, Head, Norm, Residual
 from starc.compiler.numbers import Numeric
-from starc.compiler.types import Constant
+from starc.compiler.types import Constant, Feature, Problem
 from starc.grammar import nodes
-from starc.grammar.errors import Diagnostic, StarError, suggest
+from starc.grammar.errors import StarError, suggest
 from starc.grammar.source import Span
 
 NORMS = ("rmsnorm", "layernorm", "groupnorm", "l2norm")
@@ -35,12 +36,16 @@ PLANNED_SCHEMES = ("scaled", "hyper", "weighted")
 PLANNED_SETTINGS = ("causal", "dtype", "init", "readout")
 
 
-def _options(*arguments: Argument) -> Entry:
-    return Entry("setting", Role.SOURCE, "", lambda i, a: Constant(1, 1), (), arguments)
+def _options(word: str, *arguments: Argument) -> Entry:
+    return Entry(word, Role.SOURCE, "", lambda i, a: Constant(1, 1), (), arguments)
 
 
-_EMBEDDING = _options(real("scale", Fraction(1)), choice("norm", "none", *NORMS))
-_HEAD = _options(flag("bias", False), real("scale", Fraction(1)), real("softcap", Fraction(0)))
+_EMBEDDING_OPTIONS = real("scale", Fraction(1)), choice("norm", "none", *NORMS)
+_EMBEDDINGS = {word: _options(word, *_EMBEDDING_OPTIONS) for word in ("untied", "tied")}
+_HEAD_OPTIONS = flag("bias", False), real("scale", Fraction(1)), positive("softcap", Fraction(0))
+_HEADS = {"linear": _options("linear", *_HEAD_OPTIONS)}
+SIZES = ("vocab", "width", "context")
+SETTINGS = (*SIZES, "residual", "embedding", "position", "head", "final_norm")
 
 
 @dataclass
@@ -50,56 +55,52 @@ class Settings:
     vocab: int = 0
     width: int = 0
     context: int = 0
-    residual: Residual = Residual("none")
-    embedding: Embedding = Embedding()
+    residual: Residual = field(default_factory=lambda: Residual("none"))
+    embedding: Embedding = field(default_factory=Embedding)
     position: str = "none"
-    head: Head = Head()
+    head: Head = field(default_factory=Head)
     final_norm: Norm | None = None
+    complete: bool = True
+    """Whether all sizes are known; without them nothing else of the model can be judged."""
 
     def numbers(self) -> dict[str, Numeric]:
         """The compile-time numbers that settings put in scope."""
-        return {name: Fraction(getattr(self, name)) for name in ("vocab", "width", "context")}
+        return {name: Fraction(getattr(self, name)) for name in SIZES}
 
 
-def resolve_settings(
-    model: nodes.Model, report: Callable[[StarError], None], *, defaults: Mapping[str, int]
-) -> Settings:
+def resolve_settings(model: nodes.Model, report: Callable[[StarError], None]) -> Settings:
     """The settings of a model; every fault goes to `report` and the setting keeps its default."""
     settings = Settings()
     settings.residual = Residual("pre", (("norm", default_norm("rmsnorm")),))
     seen: dict[str, nodes.Setting] = {}
     scope: dict[str, Numeric] = {}
-    known = ("vocab", "width", "context", "residual", "embedding", "position", "head", "final_norm")
+    later = {s.name: s.name_span for s in reversed(model.settings) if s.name in SIZES}
     for setting in model.settings:
         try:
             if setting.name in seen:
-                raise StarError(
-                    Diagnostic(
-                        "duplicate",
-                        f"'{setting.name}' is set twice.",
-                        setting.name_span,
-                        related=((seen[setting.name].name_span, "first set here"),),
-                    )
-                )
+                first = seen[setting.name].name_span
+                message = f"'{setting.name}' is set twice."
+                raise duplicate(message, setting.name_span, first, "keep one of them.")
             seen[setting.name] = setting
             if setting.name in PLANNED_SETTINGS:
                 raise not_yet(setting.name, setting.name_span)
-            if setting.name not in known:
+            if setting.name not in SETTINGS:
                 raise error(
                     "unknown-name",
                     f"a model has no setting '{setting.name}'.",
                     setting.name_span,
                     "unknown",
-                    suggest(setting.name, known) or f"settings are {', '.join(known)}.",
+                    suggest(setting.name, SETTINGS) or f"settings are {', '.join(SETTINGS)}.",
                 )
-            _set(settings, setting, scope)
+            _set(settings, setting, scope, later)
         except StarError as failure:
+            if setting.name in SIZES:
+                settings.complete = False
+                scope.setdefault(setting.name, _EXAMPLE[setting.name])  # for settings that read it
             report(failure)
-    for name in ("vocab", "width", "context"):
+    for name in SIZES:
         if name not in seen:
-            if name in defaults:
-                setattr(settings, name, defaults[name])
-                continue
+            settings.complete = False
             report(
                 error(
                     "missing-setting",
@@ -108,21 +109,34 @@ def resolve_settings(
                     hint=f"write {name} = {_EXAMPLE[name]} in the model.",
                 )
             )
-            setattr(settings, name, _EXAMPLE[name])
-        elif getattr(settings, name) == 0:
-            setattr(settings, name, _EXAMPLE[name])
     if "final_norm" not in seen and settings.residual.scheme in ("pre", "sandwich"):
         settings.final_norm = settings.residual.norms[0][1]
+    if settings.complete:
+        norms = {"residual": [n for _, n in settings.residual.norms]}
+        norms["final_norm"] = [settings.final_norm] if settings.final_norm else []
+        for name in norms.keys() & seen.keys():
+            try:
+                for norm in norms[name]:
+                    _fit(norm, settings.width, seen[name].value.span)
+            except StarError as failure:
+                report(failure)
     return settings
 
 
-_EXAMPLE = {"vocab": 50_304, "width": 768, "context": 1024}
+_EXAMPLE = {"vocab": Fraction(50_304), "width": Fraction(768), "context": Fraction(1024)}
 
 
-def _set(settings: Settings, setting: nodes.Setting, scope: dict[str, Numeric]) -> None:
+def _set(
+    settings: Settings,
+    setting: nodes.Setting,
+    scope: dict[str, Numeric],
+    later: Mapping[str, Span],
+) -> None:
     name, expr = setting.name, setting.value
-    expressions = Expressions(Builder(), scope, {}, {})
-    if name in ("vocab", "width", "context"):
+    if isinstance(expr, nodes.Hole):
+        raise hole_error(expr)
+    expressions = Expressions(Builder(), scope, {}, later)
+    if name in SIZES:
         number = expressions.number(expr, f"'{name}'")
         setattr(settings, name, size_of(number, f"'{name}'", expr.span))
         scope[name] = number
@@ -133,13 +147,11 @@ def _set(settings: Settings, setting: nodes.Setting, scope: dict[str, Numeric]) 
     elif name == "position":
         settings.position = _word(expr, "position", ("none", "learned", "sinusoidal"))
     elif name == "embedding":
-        word, options = _word_with_options(
-            expr, "embedding", ("untied", "tied"), _EMBEDDING, expressions
-        )
+        word, options = _word_with_options(expr, "embedding", _EMBEDDINGS, expressions)
         norm = None if options["norm"] == "none" else default_norm(options["norm"])
         settings.embedding = Embedding(word == "tied", float(options["scale"]), norm)
     else:
-        _, options = _word_with_options(expr, "head", ("linear",), _HEAD, expressions)
+        _, options = _word_with_options(expr, "head", _HEADS, expressions)
         softcap = float(options["softcap"]) or None
         settings.head = Head(options["bias"], float(options["scale"]), softcap)
 
@@ -148,22 +160,21 @@ def _is_none(expr: nodes.Expr) -> bool:
     return isinstance(expr, nodes.Name) and expr.name == "none"
 
 
-def _word(expr: nodes.Expr, what: str, words: tuple[str, ...]) -> str:
+def _word(expr: nodes.Expr, what: str, words: Collection[str]) -> str:
     if isinstance(expr, nodes.Name) and expr.name in words:
         return expr.name
     near = suggest(expr.name, words) if isinstance(expr, nodes.Name) else ""
-    raise error(
-        "wrong-argument", f"'{what}' must be one of {', '.join(words)}.", expr.span, hint=near
-    )
+    raise error("wrong-argument", f"'{what}' must be {one_of(words)}.", expr.span, hint=near)
 
 
 def _word_with_options(
-    expr: nodes.Expr, what: str, words: tuple[str, ...], options: Entry, expressions: Expressions
-) -> tuple[str, dict[str, object]]:
+    expr: nodes.Expr, what: str, words: Mapping[str, Entry], expressions: Expressions
+) -> tuple[str, dict[str, Any]]:
     if not isinstance(expr, nodes.Call):
-        return _word(expr, what, words), expressions.bind(options, (), expr.span)
+        word = _word(expr, what, words)
+        return word, expressions.bind(words[word], (), expr.span)
     word = _word(nodes.Name(expr.function, span=expr.name_span), what, words)
-    return word, expressions.bind(options, expr.arguments, expr.span)
+    return word, expressions.bind(words[word], expr.arguments, expr.span)
 
 
 def default_norm(op: str) -> Norm:
@@ -174,11 +185,13 @@ def default_norm(op: str) -> Norm:
 
 def resolve_norm(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Norm:
     """A norm named in a residual scheme or in final_norm: `rmsnorm` or `rmsnorm(eps = 1e-5)`."""
+    if isinstance(expr, nodes.Hole):
+        raise hole_error(expr)
     name = expr.function if isinstance(expr, nodes.Call) else getattr(expr, "name", None)
     if not isinstance(expr, nodes.Call | nodes.Name) or name not in NORMS:
         near = suggest(name, NORMS) if name else ""
         raise error(
-            "wrong-argument", f"this must be a norm: {', '.join(NORMS)}.", expr.span, hint=near
+            "wrong-argument", f"this must be a norm: {one_of(NORMS)}.", expr.span, hint=near
         )
     arguments = expr.arguments if isinstance(expr, nodes.Call) else ()
     bound = Expressions(Builder(), scope, {}, {}).bind(catalog.ENTRIES[name], arguments, expr.span)
@@ -186,7 +199,10 @@ def resolve_norm(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Norm:
 
 
 def resolve_residual(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Residual:
-    """A residual scheme: pre(norm), post(norm), sandwich(norm [, norm]) or none."""
+    """A residual scheme: pre(norm), post(norm), sandwich(norm [, norm]) or none.
+
+    `scope` has the numbers known so far; norms are checked against the width once it is known.
+    """
     name, span = _scheme_name(expr)
     arguments = expr.arguments if isinstance(expr, nodes.Call) else ()
     if name in PLANNED_SCHEMES:
@@ -209,10 +225,23 @@ def resolve_residual(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Residual
             hint="for example pre(rmsnorm), sandwich(layernorm) or none.",
         )
     norms = [resolve_norm(a.value, scope) for a in arguments] or [default_norm("rmsnorm")]
+    if "width" in scope:
+        for argument, norm in zip(arguments, norms, strict=False):
+            _fit(norm, int(scope["width"]), argument.value.span)
     return Residual(name, tuple((s, norms[min(i, len(norms) - 1)]) for i, s in enumerate(suffixes)))
 
 
+def _fit(norm: Norm, width: int, span: Span) -> None:
+    """Refuse a norm that the stream does not fit: groups that do not divide the width."""
+    try:
+        catalog.ENTRIES[norm.op].rule([Feature(1, width)], dict(norm.attributes))
+    except Problem as problem:
+        raise fail(problem, span) from None
+
+
 def _scheme_name(expr: nodes.Expr) -> tuple[str, Span]:
+    if isinstance(expr, nodes.Hole):
+        raise hole_error(expr)
     if isinstance(expr, nodes.Call):
         return expr.function, expr.name_span
     if isinstance(expr, nodes.Name):

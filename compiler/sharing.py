@@ -1,7 +1,7 @@
-"""What units take from earlier units: features (`reuses`, feature arguments) and weights (`shares`).
+"""What units take from earlier ones: features (`reuses`, feature arguments) and weights (`shares`).
 
-Owns: the rules of sharing that the text alone decides, and their diagnostics. Refuses: whether shared
-weights fit in shape (the pass `share` sees the parameters).
+Owns: the rules of sharing that the text alone decides, and their diagnostics. Refuses: whether
+shared weights fit in shape (the pass `share` sees the parameters).
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def reused(modifier: nodes.Reuses, node: nodes.Operator, scope: Scope) -> Featur
 def features_of(body: Body) -> list[str]:
     """Bindings of an operator that are features, y aside."""
     return [
-        n for n, id in body.bindings.items() if n != "y" and isinstance(body.values[id].type, Feature)
+        n
+        for n, id in body.bindings.items()
+        if n != "y" and isinstance(body.values[id].type, Feature)
     ]
 
 
@@ -119,9 +121,7 @@ def export(source: Draft, name: str, span: Span) -> Type:
     return type_
 
 
-def shared(
-    modifier: nodes.Shares, body: Body, scope: Scope
-) -> tuple[tuple[str, ...], Draft]:
+def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], Draft]:
     """The bindings whose weights `shares NAMES with LABEL` ties, and the unit that owns them."""
     label = modifier.label
     if label is None:

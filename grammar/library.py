@@ -69,7 +69,7 @@ def find_use(
                 "use-not-found",
                 f"'use {'.'.join(path)}' names no file.",
                 span,
-                hint=_where(operator)
+                hint=where_declared(operator)
                 or "write the file, then the operator: use std.attention.gqa.",
             )
         )
@@ -112,14 +112,14 @@ def _standard(parts: list[str], operator: str, span: Span | None) -> Source:
             "use-not-found",
             f"the standard library has no file '{dotted}'.",
             span,
-            hint=_where(operator)
+            hint=where_declared(operator)
             or suggest(dotted, known)
             or f"it has {', '.join(known) or 'no files'}.",
         )
     )
 
 
-def _where(operator: str) -> str:
+def where_declared(operator: str) -> str:
     """A hint that names the standard file with an operator of this name, or the empty string."""
     declared = re.compile(rf"^operator\s+{re.escape(operator)}\s*\(", re.MULTILINE)
     for dotted, file in _standard_files().items():
@@ -136,13 +136,13 @@ def _missing(parts: list[str], operator: str, file: Path, span: Span | None) -> 
         message = f"'use {_STANDARD}.{operator}' names no file of the standard library."
         known = ", ".join(_standard_files()) or "no files"
         return Diagnostic(
-            "use-not-found", message, span, hint=_where(operator) or f"it has {known}."
+            "use-not-found", message, span, hint=where_declared(operator) or f"it has {known}."
         )
     return Diagnostic(
         "use-not-found",
         f"there is no file '{_printable(str(file))}'.",
         span,
-        hint=_where(operator) or _nearby(file),
+        hint=where_declared(operator) or _nearby(file),
     )
 
 
