@@ -26,6 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+STAGES = ("nodes", "ir", "plan")
+
 _LARGE = 2**63 - 1
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A .star program; - is standard input.")]
@@ -185,7 +187,8 @@ def show(
 ) -> None:
     """Print a program as the compiler sees it.
 
-    nodes: the syntax tree; ir: the typed operators after all passes; plan: what templates are given.
+    nodes: the syntax tree; ir: typed operators, before passes unless --print-after names one;
+    plan: what templates are given.
 
     \b
     Example: starc show hybrid.star --print-after fuse_projections
@@ -197,6 +200,14 @@ def show(
 
     options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
     options = replace(options, print_after=tuple(print_after or ()))
+    if stage not in STAGES:
+        raise StarError(
+            Diagnostic(
+                "unknown-stage",
+                f"there is no stage '{stage}'.",
+                hint=f"stages: {', '.join(STAGES)}.",
+            )
+        )
     text = driver.show(read_source(file), options, stage)
     files.write_text(files.STANDARD, text if text.endswith("\n") else text + "\n")
 
@@ -220,11 +231,13 @@ def cost(
     \b
     Example: starc cost hybrid.star --length 4096 --dtype bf16 --json
     """
-    from starc.compiler.driver import cost_program
+    from starc.compiler.cost import cost_report
+    from starc.compiler.driver import resolve_source
     from starc.grammar.library import read_source
 
     options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
-    report = cost_program(read_source(file), options, length=length, batch=batch, dtype=dtype)
+    resolved, _ = resolve_source(read_source(file), options)
+    report = cost_report(resolved, length=length, batch=batch, dtype=dtype)
     if as_json:
         print(json.dumps(report.as_dict(), indent=2))
     else:

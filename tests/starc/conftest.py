@@ -15,7 +15,7 @@ import starc.cli
 
 PROGRAM = """\
 # A mixer of few parameters, fast to compile and to train.
-operator decay() {
+operator blend() {
     C = x |> dense(width)
     B = x |> dense(width)
     K = explicit(width, 4)
@@ -30,7 +30,7 @@ model small {
 
     backbone {
         repeat 2 {
-            decay()
+            blend()
         }
     }
 }
