@@ -117,14 +117,13 @@ class _Evaluation:
         """The stream (B, T, 1, width) before the first unit."""
         model, length = self.model, self.tokens.shape[1]
         x = model.embedding.scale * self.parameter("embedding.weight")[self.tokens]
+        if model.embedding.norm:
+            x = self._norm(model.embedding.norm, "embedding_norm", x)
         if model.position == "learned":
             x = x + self.parameter("position.weight")[:length]
         elif model.position == "sinusoidal":
             x = x + _sinusoids(length, model.width)
-        x = x.unsqueeze(2)
-        if model.embedding.norm:
-            x = self._norm(model.embedding.norm, "embedding_norm", x)
-        return x
+        return x.unsqueeze(2)
 
     def _norm(self, norm: ir.Norm, name: str, x: Tensor) -> Tensor:
         """A normalisation of the stream, whose weights are `name`.weight and `name`.bias."""

@@ -365,7 +365,7 @@ def test_sharing_weights_and_reusing_features() -> None:
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal"])
 def test_embedding_and_head(position: str) -> None:
-    settings = f"""embedding = tied(scale = 3)  position = {position}
+    settings = f"""embedding = tied(scale = 3, norm = rmsnorm)  position = {position}
                    head = linear(scale = 1/2, softcap = 2)"""
     model = model_of(UNITS, "f()", settings)
     p = random_parameters(model, 3)
@@ -380,7 +380,10 @@ def test_embedding_and_head(position: str) -> None:
             ],
             dtype=torch.float64,
         )
-    x = 3 * p["embedding.weight"][tokens] + places
+    x = (
+        F.rms_norm(3 * p["embedding.weight"][tokens], (D,), p["embedding_norm.weight"], 1e-6)
+        + places
+    )
     x = (x @ p["f.y.weight"].T).tanh()
     check(evaluate(model, p, tokens), 2 * (x @ p["embedding.weight"].T / 2 / 2).tanh())
 

@@ -361,9 +361,10 @@ class _Body:
         )
         value = self.feature(heads, channels)
         mixer = self.bind(self.mixer(heads, channels, 2))
-        y = self.applied(mixer, value)
         if draws.chance(6):
-            y = self.applied(mixer, y)
+            mixer = self.named(mixer)
+            value = self.applied(mixer, value)
+        y = self.applied(mixer, self.bind(value))
         if draws.chance(4):
             shape = y.type
             assert isinstance(shape, Feature)

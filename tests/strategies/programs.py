@@ -143,9 +143,8 @@ class _Program:
             return f"repeat {count} {{ {body} }}"
         if kind == 5:
             mode = draws.pick("sum", "mean", "difference")
-            branches = " ".join(
-                self.branch(scope, nesting, copies) for _ in range(draws.pick(2, 1, 3))
-            )
+            count = draws.pick(2, 3) if mode == "difference" else draws.pick(2, 1, 3)
+            branches = " ".join(self.branch(scope, nesting, copies) for _ in range(count))
             label = f"{self.label(scope)}: " if draws.chance(3) else ""
             return f"{label}parallel ({mode}) {{ {branches} }} {self.with_residual()}"
         return self.unit(scope, copies)
@@ -168,13 +167,13 @@ class _Program:
         self.left -= copies
         modifiers = [self.with_residual()]
         owners = [known for known in scope if known.operator]
-        target = draws.pick(*owners) if owners and draws.chance(2) else None
+        target = draws.pick(*owners) if owners and not draws.chance(3) else None
         reuses = False
         if target is not None and target.operator is not None:
             operator: Written | None = target.operator
             call = target.call
             names = list(target.features())
-            if names and draws.chance(2):
+            if names and not draws.chance(3):
                 modifiers.append(f"reuses {self.names(names)} from {target.label}")
                 reuses = True
             if not target.reuses and (not reuses or draws.chance(2)):
@@ -189,7 +188,7 @@ class _Program:
             operator = draws.pick(*self.operators)
             call = self.call(operator, scope)
         label = ""
-        if draws.chance(2):
+        if not draws.chance(3):
             name = self.label(scope)
             scope.append(Labelled(name, operator, call, reuses))
             label = f"{name}: "
