@@ -44,7 +44,7 @@ class Memo:
         self._contexts: dict[tuple[Numeric, ...], int] = {}
 
     def context(self, numbers: tuple[Numeric, ...]) -> int:
-        """A small name for the numbers in scope everywhere (width, depth ...), quick to compare."""
+        """A small name for the sizes of a model (vocab, width, context), quick to compare."""
         return self._contexts.setdefault(numbers, len(self._contexts))
 
     def settings(self, model: nodes.Model) -> Settings | None:
@@ -55,14 +55,17 @@ class Memo:
     def keep_settings(self, model: nodes.Model, settings: Settings) -> None:
         self._settings[id(model.settings)] = model.settings, settings
 
-    def call(self, call: nodes.Call, node: nodes.Operator, given: Key, layer: int) -> Body | None:
-        """The body that this very call of this operator had; `given` is what else it depends on."""
-        known = self._calls.get((id(call), given)) or self._calls.get((id(call), given, layer))
+    def call(self, call: nodes.Call, node: nodes.Operator, given: Key, place: Key) -> Body | None:
+        """The body that this very call of this operator had.
+
+        `given` is what every body depends on, `place` what a body depends on that reads it.
+        """
+        known = self._calls.get((id(call), given)) or self._calls.get((id(call), given, place))
         return known[1] if known and known[1].node is node else None
 
-    def keep_call(self, call: nodes.Call, body: Body, given: Key, layer: int | None) -> None:
-        """Remember a call; `layer` is None when neither arguments nor body depend on it."""
-        key: Key = (id(call), given) if layer is None else (id(call), given, layer)
+    def keep_call(self, call: nodes.Call, body: Body, given: Key, place: Key | None) -> None:
+        """Remember a call; `place` is None when neither its arguments nor its body depend on it."""
+        key: Key = (id(call), given) if place is None else (id(call), given, place)
         self._calls[key] = call, body
 
     def operator(self, body: Body, exports: tuple[str, ...], name: str) -> Operator | None:
