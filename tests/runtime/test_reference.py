@@ -227,7 +227,7 @@ STAGES: dict[str, Callable[[Run], Tensor]] = {
     "heads(2) |> headwise(4, bias = true) |> merge": lambda r: (
         r.x @ torch.block_diag(*r[WEIGHT]).T + r[BIAS].flatten()
     ),
-    "gain": lambda r: r.x * r[WEIGHT],
+    "gain": lambda r: r.x * r["y"],
     "scale(-3/4)": lambda r: r.x * -0.75,
     "conv(3, dilation = 2, bias = true)": lambda r: F.conv1d(
         F.pad(r.x.mT, (4, 0)), r[WEIGHT].flip(-1)[:, None], r[BIAS], dilation=2, groups=D
