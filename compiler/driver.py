@@ -18,7 +18,7 @@ from starc.compiler.program import choose_model, link, parse_limited
 from starc.compiler.resolve import resolve_model
 from starc.compiler.verify import verify
 from starc.grammar.errors import Diagnostic, StarError
-from starc.grammar.source import Source
+from starc.grammar.source import Source, Span
 
 Watch = Callable[[str, Model], None]
 """Called after every pass with its name and result."""
@@ -39,18 +39,19 @@ def resolve_source(source: Source, options: Options) -> tuple[Model, tuple[Diagn
     linked = link(parse_limited(source, options.limits), options.limits)
     chosen = choose_model(linked, options)
     model, warnings = resolve_model(chosen, linked.operators, options.limits)
-    _check_size(model, options.limits)
+    _check_size(model, options.limits, chosen.name_span)
     own = tuple(w for w in warnings if w.span is None or w.span.source == source)
     return model, own
 
 
-def _check_size(model: Model, limits: Limits) -> None:
+def _check_size(model: Model, limits: Limits, span: Span) -> None:
     size = sum(p.size for p in model_parameters(model).values())
     if size > limits.parameters:
         raise StarError(
             Diagnostic(
                 "too-many-parameters",
                 f"model '{model.name}' has {size:,} parameters, the limit is {limits.parameters:,}.",
+                span,
                 hint="raise the limit with --max-parameters.",
             )
         )
@@ -60,8 +61,8 @@ def run_passes(model: Model, watch: Watch | None = None) -> Model:
     """The model after every pass, verified after each."""
     verify(model, "resolve")
     for name, run in PIPELINE:
-        model = run(model)
-        verify(model, name)
+        before, model = model, run(model)
+        verify(model, name, before)
         if watch:
             watch(name, model)
     return model

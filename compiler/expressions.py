@@ -156,7 +156,7 @@ class Expressions:
                     f"'{name}' is read before it is bound.",
                     expr.span,
                     related=((self._later[name], "bound here"),),
-                    hint="bindings are read from top to bottom.",
+                    hint="names are read from top to bottom.",
                 )
             )
         if name in catalog.PLANNED or name in ("e", "index"):
@@ -275,7 +275,7 @@ class Expressions:
                 f"{what} reads a mixer that sees later tokens: '{value.op}' is not masked.",
                 span,
                 "token i may only use tokens j <= i",
-                "put '|> causal' before it.",
+                f"put '|> causal' before {what}.",
                 related,
             )
         )
@@ -370,7 +370,7 @@ class Expressions:
                     expr.span,
                     hint=f"write x |> {name}(...).",
                 )
-            operand = self.value(positional[0].value)
+            operand = self._operand(positional[0].value, expr)
             return self._stage(name, expr.name_span, operand, expr.arguments[1:], expr.span)
         if name in catalog.PLANNED:
             raise not_yet(name, expr.name_span)
@@ -384,6 +384,18 @@ class Expressions:
             "unknown",
             suggest(name, known),
         )
+
+    def _operand(self, first: nodes.Expr, call: nodes.Call) -> int:
+        """The first argument of a stage written as a function: dense(V, n)."""
+        result = self.evaluate(first)
+        if not isinstance(result, Ref) and not catalog.is_pointwise(call.function):
+            raise error(
+                "wrong-argument",
+                f"'{call.function}' is a stage and needs a feature to act on.",
+                call.span,
+                hint=f"write x |> {call.function}(...).",
+            )
+        return self._lift(result, first.span)
 
     def _function(self, entry: Entry, expr: nodes.Call) -> Result:
         """A constructor: operands first (by position or by name), then compile-time arguments."""

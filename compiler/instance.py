@@ -195,7 +195,7 @@ class _Instance:
         return None
 
     def _input(self, name: str) -> Ref:
-        type_ = self.features[name][0]
+        type_ = self.features[name].type
         assert isinstance(type_, Feature)
         attributes = {"name": name, "heads": type_.heads, "channels": type_.channels}
         return Ref(self.builder.emit("input", (), attributes, self.node.span, name))
@@ -220,15 +220,19 @@ class _Instance:
 
     def _replaced(self, binding: nodes.Binding, own: Ref) -> Ref:
         """A binding whose value is another unit's must have the type of its own expression."""
-        theirs, ref = self.features[binding.name]
+        taken = self.features[binding.name]
         ours = self.builder.type(own.id)
-        if theirs != ours:
-            raise error(
-                "sharing-type",
-                f"'{binding.name}' is a {describe(ours)} here, but the one of '{ref.unit}' is a "
-                f"{describe(theirs)}.",
-                binding.span,
-                hint="units that share a feature need it in the same shape.",
+        if taken.type != ours:
+            raise StarError(
+                Diagnostic(
+                    "sharing-type",
+                    f"'{binding.name}' is a {describe(ours)} in operator '{self.node.name}', "
+                    f"but '{taken.ref.unit}' has a {describe(taken.type)}.",
+                    taken.place,
+                    f"a {describe(taken.type)}",
+                    "units that share a feature need it in the same shape.",
+                    ((binding.span, f"a {describe(ours)}"),),
+                )
             )
         return self._input(binding.name)
 

@@ -51,7 +51,8 @@ def link(program: nodes.Program, limits: Limits) -> Linked:
                     f"'{name}' is declared twice.",
                     span,
                     "again here",
-                    related=((places[name], "first declared here"),),
+                    "give one of them another name.",
+                    ((places[name], "first declared here"),),
                 )
             )
             return False
@@ -172,7 +173,7 @@ def choose_model(linked: Linked, options: Options) -> nodes.Model:
 
 def _override(model: nodes.Model, options: Options) -> nodes.Model:
     """Settings replaced by those of the command line, which are expressions of the language."""
-    settings = {s.name: s for s in model.settings}
+    settings = list(model.settings)
     for name, text in options.overrides:
         source = Source(f"--set {name}", f"model set {{ {name} = {text} }}")
         parsed, *more = parse_limited(source, options.limits).declarations
@@ -190,5 +191,9 @@ def _override(model: nodes.Model, options: Options) -> nodes.Model:
                     hint="for example --set width=128",
                 )
             )
-        settings[name] = parsed.settings[0]
-    return replace(model, settings=tuple(settings.values()))
+        given = parsed.settings[0]
+        if any(s.name == name for s in settings):
+            settings = [given if s.name == name else s for s in settings]
+        else:
+            settings.append(given)
+    return replace(model, settings=tuple(settings)) if options.overrides else model

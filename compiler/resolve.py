@@ -7,6 +7,7 @@ operators (instance.py), expressions (expressions.py), reading files and optimis
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from starc.compiler import catalog
@@ -27,13 +28,13 @@ from starc.compiler.expressions import Expressions, Poisoned
 from starc.compiler.faults import duplicate, error, hole_error, not_yet, word_span
 from starc.compiler.holes import holes_left
 from starc.compiler.instance import Request, check_kind, instantiate, match_arguments
-from starc.compiler.ir import FeatureRef, Model, Residual
+from starc.compiler.ir import Model, Residual
 from starc.compiler.memo import Body, Memo
 from starc.compiler.naming import MODEL_ATTRIBUTES, Names
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
 from starc.compiler.settings import Settings, resolve_residual, resolve_settings
-from starc.compiler.sharing import Features, export, find_unit, reused, shared
+from starc.compiler.sharing import Features, find_unit, reused, shared, take
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.grammar.library import where_declared
@@ -285,7 +286,7 @@ class Resolver:
         body, features = self._called(call, node, taken, scope, layer)
         shares = [shared(m, body, scope) for m in unit.modifiers if isinstance(m, nodes.Shares)]
         name = scope.names.take(unit.label or node.name)
-        inputs = {n: ref for n, (_, ref) in {**features, **taken}.items()}
+        inputs = {n: feature.ref for n, feature in {**features, **taken}.items()}
         draft = Draft(
             name,
             scope.path + name,
@@ -340,12 +341,15 @@ class Resolver:
         self, call: nodes.Call, node: nodes.Operator, taken: Features, scope: Scope, layer: int
     ) -> tuple[Body, Features]:
         """The body of a call, and the features that its arguments name."""
-        given = (self._context, *((name, type_) for name, (type_, _) in taken.items()))
+        given = (self._context, *((name, feature.type) for name, feature in taken.items()))
         place = (layer, self.numbers["depth"])
         if known := self.memo.call(call, node, given, place):
             return known, {}
         arguments, features, read = self._arguments(call, node, scope, layer)
-        body = self._body(Request(node, arguments, {**features, **taken}), layer)
+        try:
+            body = self._body(Request(node, arguments, {**features, **taken}), layer)
+        except StarError as failure:
+            raise _in_call(failure, call, node) from None
         if not features:
             depends = not _PLACE.isdisjoint(read) or not _PLACE.isdisjoint(body.uses)
             self.memo.keep_call(call, body, given, place if depends else None)
@@ -373,13 +377,12 @@ class Resolver:
                     hint=f"a parameter that takes one is declared as '{name}: feature'.",
                 )
             source = find_unit(value.unit, value.span, scope, "a feature argument")
-            type_ = export(source, value.name, value.span)
-            features[name] = type_, FeatureRef(source.path, value.name)
+            features[name] = take(source, value.name, value.span)
         return numbers, features, expressions.read
 
     def _body(self, request: Request, layer: int) -> Body:
         """The operator's body for these arguments, from memory where it was resolved before."""
-        types = tuple(sorted((name, type_) for name, (type_, _) in request.features.items()))
+        types = tuple(sorted((name, feature.type) for name, feature in request.features.items()))
         arguments = tuple(sorted(request.arguments.items()))
         key = (id(request.node), arguments, types, self._context)
         here = (*key, layer, self.numbers["depth"])
@@ -398,6 +401,27 @@ class Resolver:
         return body
 
 
+_VALUES = frozenset(
+    "bad-number bad-size heads-not-divisible number-too-large shape-mismatch width-not-divisible "
+    "wrong-output".split()
+)
+"""Faults of a body that depend on what it was called with."""
+
+
+def _in_call(failure: StarError, call: nodes.Call, node: nodes.Operator) -> StarError:
+    """Faults of a body with the call that made it, where the body alone does not show the reason."""
+    place = (call.span, f"in this call of '{node.name}'")
+    foreign = node.span.source is not call.span.source
+    return StarError(
+        (
+            replace(d, related=(*d.related, place))
+            if foreign or (node.parameters and d.code in _VALUES)
+            else d
+        )
+        for d in failure.diagnostics
+    )
+
+
 def resolve_model(
     model: nodes.Model,
     operators: Mapping[str, nodes.Operator],
@@ -412,4 +436,4 @@ def resolve_model(
     """
     resolver = Resolver(model, operators, limits or Limits(), memo)
     resolved = resolver.resolve()
-    return resolved, tuple(resolver.warnings)
+    return resolved, StarError(resolver.warnings).diagnostics

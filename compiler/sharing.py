@@ -6,6 +6,8 @@ shared weights fit in shape (the pass `share` sees the parameters).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starc.compiler.drafts import Draft, Scope, weights_of
 from starc.compiler.expressions import Poisoned
 from starc.compiler.faults import error, word_span
@@ -16,8 +18,18 @@ from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.grammar.source import Span
 
-Features = dict[str, tuple[Type, FeatureRef]]
-"""Features that a unit takes from others: name here -> (type, where it comes from)."""
+
+@dataclass(frozen=True)
+class Taken:
+    """A feature of another unit; `place` is where the text asks for it."""
+
+    type: Type
+    ref: FeatureRef
+    place: Span
+
+
+Features = dict[str, Taken]
+"""Features that a unit takes from others, by the name that they have here."""
 
 
 def find_unit(label: str, span: Span, scope: Scope, what: str) -> Draft:
@@ -51,9 +63,14 @@ def find_unit(label: str, span: Span, scope: Scope, what: str) -> Draft:
         f"no earlier unit is labelled '{label}'.",
         span,
         "unknown",
-        suggest(label, scope.labels)
-        or "a label stands before its unit, label: op(); in a repeat it is visible inside only.",
+        suggest(label, scope.labels) or _labels(scope),
     )
+
+
+def _labels(scope: Scope) -> str:
+    if scope.labels:
+        return f"labels so far: {', '.join(scope.labels)}."
+    return "a label stands before its unit, label: op(); in a repeat it is visible inside only."
 
 
 def reused(modifier: nodes.Reuses, node: nodes.Operator, scope: Scope) -> Features:
@@ -84,7 +101,7 @@ def reused(modifier: nodes.Reuses, node: nodes.Operator, scope: Scope) -> Featur
                 span,
                 hint=suggest(name, own) or f"it binds {', '.join(own) or 'nothing'}.",
             )
-        found[name] = export(source, name, span), FeatureRef(source.path, name)
+        found[name] = take(source, name, span)
     return found
 
 
@@ -97,7 +114,7 @@ def features_of(body: Body) -> list[str]:
     ]
 
 
-def export(source: Draft, name: str, span: Span) -> Type:
+def take(source: Draft, name: str, span: Span) -> Taken:
     """Ask an earlier unit for one of its features."""
     bindings = source.body.bindings
     if name not in bindings:
@@ -118,7 +135,7 @@ def export(source: Draft, name: str, span: Span) -> Type:
         )
     if name not in source.exports:
         source.exports.append(name)
-    return type_
+    return Taken(type_, FeatureRef(source.path, name), span)
 
 
 def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], Draft]:

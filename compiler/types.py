@@ -104,7 +104,7 @@ def broadcast(left: Type, right: Type) -> Feature | Constant:
             raise Problem(
                 "wrong-type",
                 f"pointwise arithmetic needs features or constants, not a {describe(operand)}.",
-                f"this is a {describe(operand)}",
+                f"given a {describe(operand)}",
             )
     assert isinstance(left, Feature | Constant) and isinstance(right, Feature | Constant)
     heads = broadcast_axis(left.heads, right.heads, "heads", left, right)
@@ -128,6 +128,10 @@ def group_heads(counts: Sequence[tuple[str, int]]) -> int:
     return most
 
 
+def _heads(n: int) -> str:
+    return "one head" if n == 1 else f"{n} heads"
+
+
 def lanes_of(mixer: Mixer, heads: int, channels: int) -> tuple[int, int]:
     """(heads, channels) of a flat mixer of n lanes, laid over a value of the given heads and channels.
 
@@ -142,9 +146,11 @@ def lanes_of(mixer: Mixer, heads: int, channels: int) -> tuple[int, int]:
         return 1, 1
     raise Problem(
         "shape-mismatch",
-        f"a filter of {lanes} lanes does not fit {heads} heads of {channels} channels.",
+        f"a filter of {lanes} lanes does not fit {_heads(heads)} of {channels} channels.",
         f"{lanes} lanes",
-        f"use {heads * channels} lanes (one per channel), {heads} (one per head) or 1.",
+        f"use {heads * channels} lanes (one per channel)"
+        + (f", {heads} (one per head)" if heads > 1 else "")
+        + " or 1.",
     )
 
 
@@ -180,7 +186,7 @@ def apply_mixer(mixer: Mixer, value: Type) -> Feature:
         raise Problem(
             "wrong-type",
             f"a mixer acts on a feature, not on a {describe(value)}.",
-            f"this is a {describe(value)}",
+            f"given a {describe(value)}",
         )
     if mixer.flat:
         lanes_of(mixer, value.heads, value.channels)

@@ -48,6 +48,12 @@ def is_stage(name: str) -> bool:
     return name in _FEATURE_STAGES or name in _MIXER_STAGES
 
 
+def is_pointwise(name: str) -> bool:
+    """Whether a stage of that spelling acts on every number on its own."""
+    entry = _FEATURE_STAGES.get(name)
+    return entry is not None and entry.pointwise
+
+
 def names(roles: Sequence[Role]) -> list[str]:
     """Spellings of all operations with one of the roles, for suggestions and documentation."""
     return sorted({e.name for e in _WRITTEN if e.role in roles})

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from starc.compiler.ir import Parameter
-from starc.compiler.types import Constant, Feature, Problem, Type, describe
+from starc.compiler.types import Constant, Feature, Filter, Mixer, Problem, Type, describe
 
 Arguments = Mapping[str, Any]
 Inputs = Sequence[Type]
@@ -115,7 +115,8 @@ def value_of(type_: Type, what: str) -> Feature | Constant:
         raise Problem(
             "wrong-type",
             f"'{what}' needs a feature, not a {describe(type_)}.",
-            f"this is a {describe(type_)}",
+            f"given a {describe(type_)}",
+            _feature_hint(type_),
         )
     return type_
 
@@ -126,10 +127,16 @@ def feature_of(type_: Type, what: str) -> Feature:
         raise Problem(
             "wrong-type",
             f"'{what}' needs a feature, not a {describe(type_)}.",
-            f"this is a {describe(type_)}",
-            "a feature has a token axis: it comes from x.",
+            f"given a {describe(type_)}",
+            _feature_hint(type_) or "a feature has a token axis: it comes from x.",
         )
     return type_
+
+
+def _feature_hint(type_: Type) -> str:
+    if isinstance(type_, Mixer):
+        return "apply the mixer to a feature first: T @ V."
+    return "filters are for toeplitz(K)." if isinstance(type_, Filter) else ""
 
 
 def with_shape(type_: Feature | Constant, heads: int, channels: int) -> Feature | Constant:

@@ -19,6 +19,7 @@ from starc.compiler.catalog.entry import (
     Role,
     Rule,
     flag,
+    positive,
     real,
     size,
     value_of,
@@ -44,7 +45,7 @@ def _mixer_of(type_: Type, what: str) -> Mixer:
         raise Problem(
             "wrong-type",
             f"'{what}' needs a mixer, not a {describe(type_)}.",
-            f"this is a {describe(type_)}",
+            f"given a {describe(type_)}",
             "mixers are made by diagonal, low_rank, semi_separable and toeplitz.",
         )
     return type_
@@ -101,7 +102,7 @@ def _toeplitz(inputs: Inputs, arguments: Arguments) -> Type:
         raise Problem(
             "wrong-type",
             f"'toeplitz' needs a filter, not a {describe(inputs[0])}.",
-            f"this is a {describe(inputs[0])}",
+            f"given a {describe(inputs[0])}",
             "filters are made by explicit(channels, k) and implicit(channels).",
         )
     return Mixer(inputs[0].lanes, flat=True, causal=True)
@@ -142,7 +143,7 @@ def _nonlinear(what: str) -> Rule:
             raise Problem(
                 "wrong-type",
                 f"'{what}' needs one matrix per head; this mixer has one per channel.",
-                f"this is a {describe(mixer)}",
+                f"given a {describe(mixer)}",
                 "a nonlinearity over T fits mixers made of low_rank or semi_separable.",
             )
         return replace(mixer, linear=False)
@@ -239,7 +240,7 @@ MIXERS = (
         "c tanh(T / c)",
         _nonlinear("softcap"),
         operands=("mixer",),
-        arguments=(real("c"),),
+        arguments=(positive("c"),),
     ),
     Entry("causal", _STAGE, "token i sees j <= i", _mask("causal", True), operands=("mixer",)),
     Entry(
@@ -275,7 +276,7 @@ MIXERS = (
         "divide a row by max(|its sum|, floor)",
         _nonlinear("normalize"),
         operands=("mixer",),
-        arguments=(real("floor", Fraction(1, 10**6)),),
+        arguments=(positive("floor", Fraction(1, 10**6)),),
     ),
     Entry("compose", _INTERNAL, "T1 @ T2", _combine, operands=("left", "right"), local=False),
     Entry("mixer_add", _INTERNAL, "T1 + T2", _combine, operands=("left", "right")),

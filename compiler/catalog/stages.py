@@ -20,6 +20,7 @@ from starc.compiler.catalog.entry import (
     divisors,
     feature_of,
     flag,
+    positive,
     real,
     size,
     value_of,
@@ -181,7 +182,7 @@ def _heads(inputs: Inputs, arguments: Arguments) -> Type:
         raise Problem(
             "heads-not-merged",
             f"'heads({n})' splits channels that are already split into {value.heads} heads.",
-            f"this is {value}",
+            f"given {value}",
             "put 'merge' before it.",
         )
     if value.channels % n:
@@ -222,7 +223,8 @@ def _concat(inputs: Inputs, arguments: Arguments) -> Type:
     if len(heads) > 1:
         raise Problem(
             "shape-mismatch",
-            f"'concat' joins channels head by head, but the operands have {sorted(heads)} heads.",
+            f"'concat' joins channels head by head, but the operands have "
+            f"{' and '.join(map(str, sorted(heads)))} heads.",
             hint="'repeat(n)' copies a head n times; 'heads(n)' splits channels into heads.",
         )
     channels = sum(v.channels for v in values)
@@ -239,7 +241,7 @@ def _groupnorm(inputs: Inputs, arguments: Arguments) -> Type:
         raise Problem(
             "wrong-argument",
             "'groupnorm' of a feature with heads normalises each head; it takes no 'groups'.",
-            f"this is {value}",
+            f"given {value}",
         )
     if groups and value.channels % groups:
         raise Problem(
@@ -270,13 +272,13 @@ def _rope(inputs: Inputs, arguments: Arguments) -> Type:
         raise Problem(
             "shape-mismatch",
             f"'rope' turns {dims} channels, but each head has {feature.channels}.",
-            f"this is {feature}",
+            f"given {feature}",
         )
     if (dims or feature.channels) % 2:
         raise Problem(
             "width-not-divisible",
             f"'rope' turns channels in pairs, so it needs an even number, not {dims or feature.channels}.",
-            f"this is {feature}",
+            f"given {feature}",
             "'rope(theta, dims = n)' turns the first n channels of every head.",
         )
     return feature
@@ -387,7 +389,7 @@ STAGES = (
         _STAGE,
         "divide by the root mean square over channels",
         _same("rmsnorm"),
-        arguments=(_WEIGHT, flag("bias", False), real("eps", Fraction(1, 10**6))),
+        arguments=(_WEIGHT, flag("bias", False), positive("eps", Fraction(1, 10**6))),
         parameters=_norm_parameters,
     ),
     Entry(
@@ -395,7 +397,7 @@ STAGES = (
         _STAGE,
         "zero mean and unit variance over channels",
         _same("layernorm"),
-        arguments=(_WEIGHT, flag("bias", True), real("eps", Fraction(1, 10**5))),
+        arguments=(_WEIGHT, flag("bias", True), positive("eps", Fraction(1, 10**5))),
         parameters=_norm_parameters,
     ),
     Entry(
@@ -406,7 +408,7 @@ STAGES = (
         arguments=(
             choice("weight", "learned", "none"),
             flag("bias", True),
-            real("eps", Fraction(1, 10**5)),
+            positive("eps", Fraction(1, 10**5)),
             count("groups", 0),
         ),
         parameters=_norm_parameters,
@@ -416,7 +418,7 @@ STAGES = (
         _STAGE,
         "divide by the Euclidean norm over channels",
         _same("l2norm"),
-        arguments=(real("eps", Fraction(1, 10**6)),),
+        arguments=(positive("eps", Fraction(1, 10**6)),),
         torch="({0} * torch.rsqrt({0}.square().sum(-1, keepdim=True) + {eps!r}))",
     ),
     Entry(
@@ -425,7 +427,7 @@ STAGES = (
         "rotary position encoding (RoFormer, 2104.09864)",
         _rope,
         arguments=(
-            real("theta", Fraction(10_000)),
+            positive("theta", Fraction(10_000)),
             count("dims", 0),
             choice("pairs", "half", "interleaved"),
         ),
