@@ -55,6 +55,12 @@ class Builder:
         self.values.append(value)
         return id
 
+    def keep(self, value: Value, inputs: tuple[int, ...], parameters: Sequence[Parameter]) -> int:
+        """Add a value of another operator over inputs of the types that it had there."""
+        self.values.append(value if inputs == value.inputs else replace(value, inputs=inputs))
+        self.parameters.update((p.name, p) for p in parameters)
+        return len(self.values) - 1
+
     def name_parameters(self, binding: str) -> None:
         """Name the parameters that a binding's expression created: after the binding when one stage
         of it has parameters, else after the binding and the stage (`C_dense`, `C_conv`)."""
@@ -93,10 +99,13 @@ def prune(
             stack.extend(values[id].inputs)
     order = sorted(needed)
     renumbered = {old: new for new, old in enumerate(order)}
-    kept = tuple(
-        replace(values[old], inputs=tuple(renumbered[i] for i in values[old].inputs))
-        for old in order
-    )
+    if len(order) == len(values):
+        kept = tuple(values)
+    else:
+        kept = tuple(
+            replace(values[old], inputs=tuple(renumbered[i] for i in values[old].inputs))
+            for old in order
+        )
     used = dict.fromkeys(name for value in kept for name in value.parameters)
     return (
         kept,

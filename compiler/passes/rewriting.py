@@ -38,12 +38,18 @@ class Rewriter:
     def copy(self, value: Value, inputs: tuple[int, ...]) -> int:
         """The same value over new inputs."""
         parameters = tuple(self.operator.parameter(name) for name in value.parameters)
+        before = self.operator.values
+        if all(self.type(n) == before[o].type for n, o in zip(inputs, value.inputs, strict=True)):
+            return self.builder.keep(value, inputs, parameters)
         return self.builder.emit(
             value.op, inputs, value.attributes, value.span, value.name, parameters
         )
 
     def run(self, rule: Rule) -> Operator:
-        """Visit values in order; `rule(rewriter, value, new inputs)` gives the new id, or None to copy."""
+        """Visit values in order; `rule(rewriter, value, new inputs)` gives the new id, None copies.
+
+        An operator that nothing changes is returned as the same object.
+        """
         new: list[int] = []
         for value in self.operator.values:
             inputs = tuple(new[i] for i in value.inputs)
@@ -53,11 +59,14 @@ class Rewriter:
             elif value.name:
                 self.builder.label(id, value.name)
             new.append(id)
-        outputs = tuple((name, new[id]) for name, id in self.operator.outputs)
+        before = self.operator
+        outputs = tuple((name, new[id]) for name, id in before.outputs)
         values, outputs, parameters = prune(
-            self.builder.values, outputs, {**_parameters(self.operator), **self.builder.parameters}
+            self.builder.values, outputs, {**_parameters(before), **self.builder.parameters}
         )
-        return replace(self.operator, values=values, outputs=outputs, parameters=parameters)
+        if values == before.values and (outputs, parameters) == (before.outputs, before.parameters):
+            return before
+        return replace(before, values=values, outputs=outputs, parameters=parameters)
 
 
 def _parameters(operator: Operator) -> dict[str, Any]:
