@@ -1,9 +1,9 @@
-"""What the functions of a generated file call: support functions, so that a file holds those it uses.
+"""Support functions: what the functions of a generated file call, so that it holds those it uses.
 
 Owns: which template of templates/function calls which others, given the head counts of a plan.
 Refuses: text. A test compares this table with what the templates really call.
 
-Support functions have no values and keep their template's name, since other templates call them by it.
+Support functions have no values, and the name of their template: other templates call them by it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,27 @@ from starc.compiler.plan import FunctionPlan, MixerPlan
 CHUNKS = ("wide", "to_chunks", "from_chunks")
 
 SUPPORT: dict[str, tuple[str, ...]] = {
-    "attention": (),
-    "banded_attention": (),
+    # mixers
     "linear_attention": CHUNKS,
     "scalar_recurrence": (*CHUNKS, "segment_decays", "pass_states"),
     "diagonal_recurrence": (*CHUNKS, "diagonal_scores", "pass_states"),
     "signed_recurrence": (*CHUNKS, "signed_scores", "pass_states"),
-    "short_convolution": ("shift",),
+    "scan": ("wide",),
+    # functions that lowering calls
     "long_convolution": ("wide",),
+    "implicit_filter": ("wide",),
+    "semi_separable_matrix": ("wide", "to_chunks"),
+    # support functions
+    "diagonal_scores": ("join_blocks",),
+    "signed_scores": ("join_blocks",),
 }
-"""Template to the support functions that it always calls, in the order in which they should stand."""
+"""Template to the support functions that it always calls; one that is not here calls none."""
+
+NAMES = frozenset(
+    """wide to_chunks from_chunks grouped_matmul grouped_product segment_decays pass_states
+    diagonal_scores signed_scores join_blocks DecayScan SignedScan""".split()
+)
+"""All support functions: names that nothing else in a generated file may take."""
 
 
 def _linear(p: MixerPlan) -> Iterable[str]:
@@ -54,26 +65,34 @@ def _diagonal(p: MixerPlan) -> Iterable[str]:
         yield "grouped_matmul"
 
 
-_BY_HEADS: dict[str, Callable[[MixerPlan], Iterable[str]]] = {
+def _scan(p: MixerPlan) -> Iterable[str]:
+    yield "DecayScan" if p.logarithmic else "SignedScan"
+
+
+_BY_PLAN: dict[str, Callable[[MixerPlan], Iterable[str]]] = {
     "linear_attention": _linear,
     "scalar_recurrence": _scalar,
     "diagonal_recurrence": _diagonal,
     "signed_recurrence": _diagonal,
+    "scan": _scan,
 }
 
 
 def required(plan: MixerPlan | FunctionPlan) -> tuple[str, ...]:
-    """The support functions that a plan's text needs, directly or not; what is called stands first."""
+    """The support functions that a plan's text needs, directly or not, what is called first."""
     found: dict[str, None] = {}
 
-    def add(name: str) -> None:
-        for needed in SUPPORT.get(name, ()):
-            add(needed)
-        found.setdefault(name)
+    def add(names: Iterable[str]) -> None:
+        for name in names:
+            add(SUPPORT.get(name, ()))
+            found.setdefault(name)
 
-    for name in SUPPORT.get(plan.template, ()):
-        add(name)
-    if isinstance(plan, MixerPlan) and plan.template in _BY_HEADS:
-        for name in _BY_HEADS[plan.template](plan):
-            add(name)
+    template = plan.template.rpartition("/")[2]
+    add(SUPPORT.get(template, ()))
+    if isinstance(plan, MixerPlan):
+        if template in _BY_PLAN:
+            add(_BY_PLAN[template](plan))
+    elif template == "semi_separable_matrix":
+        logarithmic = dict(plan.values)["logarithmic"]
+        add(["diagonal_scores" if logarithmic else "signed_scores"])
     return tuple(found)

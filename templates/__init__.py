@@ -25,6 +25,6 @@ def environment() -> Environment:
     )
 
 
-def render(template: str, **context: object) -> str:
+def render(template: str, /, **context: object) -> str:
     """The text of `template`, a path below this folder such as `kernel/gated_product.py.j2`."""
     return environment().get_template(template).render(**context)

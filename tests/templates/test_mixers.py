@@ -1,0 +1,199 @@
+"""Mixers as rendered, against T written out in float64: outputs, gradients, text."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import black
+import jinja2.meta
+import pytest
+import torch
+from torch import Tensor, nn
+
+from starc.compiler.plan import FunctionPlan, MixerPlan
+from starc.compiler.support import NAMES, required
+from starc.templates import environment
+from tests.templates.generated import MODE, file_text, load, own_text
+
+LENGTHS = (1, 2, 63, 130)
+N, P = 8, 6
+Mixer = Callable[..., Tensor]
+
+
+def plan(template: str, c: int, b: int, v: int, a: int = 0, **changes: object) -> MixerPlan:
+    """A plan of small sizes with the given head counts."""
+    given: dict[str, object] = {
+        "channels": N,
+        "v_channels": 1 if template == "scan" else P,
+        "a_channels": 1 if a else 0,
+        "chunk": 16,
+        **changes,
+    }
+    return MixerPlan(
+        template=template,
+        name=template,
+        heads=max(c, b, v, a),
+        c_heads=c,
+        b_heads=b,
+        v_heads=v,
+        a_heads=a,
+        **given,  # type: ignore[arg-type]
+    )
+
+
+def draw(p: MixerPlan, length: int, decay: str = "") -> dict[str, Tensor]:
+    """Operands in float64, in the order of the arguments."""
+    torch.manual_seed(length)
+    x = {"C": torch.randn(2, length, p.c_heads, p.channels, dtype=torch.float64)}
+    if p.a_heads:
+        x["A"] = DECAYS[decay](torch.rand(2, length, p.a_heads, p.a_channels, dtype=torch.float64))
+    x["B"] = torch.randn(2, length, p.b_heads, p.channels, dtype=torch.float64)
+    x["V"] = torch.randn(2, length, p.v_heads, p.v_channels, dtype=torch.float64)
+    return x
+
+
+DECAYS: dict[str, Callable[[Tensor], Tensor]] = {
+    # logarithms of decays
+    "mild": lambda u: -0.2 * u,
+    "none": torch.zeros_like,
+    "strong": lambda u: -50 * u,
+    "cut": lambda u: torch.where(u < 0.1, -50.0, -0.01 * u),
+    # decays
+    "signed": lambda u: 2 * u - 1,
+    "zeros": lambda u: torch.where(u < 0.2, 0.0, 2 * u - 1),
+    "signs": lambda u: torch.where(u < 0.5, -1.0, 1.0),
+}
+LOGARITHMS = ("mild", "none", "strong", "cut")
+SIGNED = ("signed", "zeros", "signs")
+
+
+def written_out(p: MixerPlan, x: dict[str, Tensor]) -> Tensor:
+    """T(x) V by its definition: T entry by entry as (batch, heads, T, T), then one product."""
+    c, b, v = (x[k].repeat_interleave(p.heads // x[k].shape[2], dim=2) for k in "CBV")
+    length = c.shape[1]
+    i, j = torch.arange(length)[:, None], torch.arange(length)
+    visible = (j <= i) & (i - j < p.band) if p.band else j <= i
+    if "A" in x:
+        a = x["A"].exp() if p.logarithmic else x["A"]
+        a = a.repeat_interleave(p.heads // a.shape[2], dim=2)
+        rows, reached = [], b[:, :0]
+        for t in range(length):  # reached: A_t ... A_{j+1} B_j for j <= t
+            reached = torch.cat([reached * a[:, t : t + 1], b[:, t : t + 1]], dim=1)
+            row = torch.einsum("bhn,bjhn->bhj", c[:, t], reached)
+            rows.append(nn.functional.pad(row, (0, length - t - 1)))
+        scores = torch.stack(rows, dim=2)
+    else:
+        scores = p.scale * torch.einsum("bihn,bjhn->bhij", c, b)
+        if p.template.endswith("attention") and p.template != "linear_attention":
+            scores = scores.masked_fill(~visible, -math.inf).softmax(-1)
+        else:
+            scores = scores * visible
+    if p.floor is not None:
+        scores = scores / scores.sum(-1, keepdim=True).abs().clamp(min=p.floor)
+    return torch.einsum("bhij,bjhp->bihp", scores, v)
+
+
+def compare(
+    f: Mixer, reference: Mixer, x: dict[str, Tensor], dtype: torch.dtype, tolerance: float
+) -> None:
+    """Outputs and all gradients of f in a dtype against the reference in float64, by name."""
+    own = {k: t.to(dtype).requires_grad_() for k, t in x.items()}
+    exact = {k: t.detach().double().requires_grad_() for k, t in own.items()}
+    y, z = f(*own.values()), reference(*exact.values())
+    assert y.dtype == dtype
+    assert y.shape == z.shape
+    direction = torch.randn_like(z)
+    found = torch.autograd.grad(
+        y, list(own.values()), direction.to(dtype), allow_unused=True, materialize_grads=True
+    )
+    wanted = torch.autograd.grad(
+        z, list(exact.values()), direction, allow_unused=True, materialize_grads=True
+    )
+    for name, p, q in (("y", y, z), *zip(x, found, wanted, strict=True)):
+        error = (p.double() - q).abs().max() / (q.abs().max() + 1e-2)
+        assert error < tolerance, (name, error.item())
+
+
+def check(p: MixerPlan, length: int, decay: str = "", positive: bool = False) -> None:
+    f = getattr(load(p), p.name)
+    x = draw(p, length, decay)
+    if positive:
+        x["C"], x["B"] = x["C"].abs() + 0.1, x["B"].abs() + 0.1
+
+    def reference(*operands: Tensor) -> Tensor:
+        return written_out(p, dict(zip(x, operands, strict=True)))
+
+    compare(f, reference, x, torch.float64, 1e-9)
+    compare(f, reference, x, torch.float32, 1e-3)
+
+
+GROUPS = ((2, 2, 2), (4, 2, 2), (1, 1, 4), (4, 1, 4), (2, 4, 4), (4, 4, 2), (4, 1, 2), (1, 4, 1))
+"""Head counts of C, B and V."""
+
+
+@pytest.mark.parametrize("heads", GROUPS)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("band", [0, 16, 64])
+def test_attention(heads: tuple[int, int, int], length: int, band: int):
+    name = "banded_attention" if band else "attention"
+    check(plan(name, *heads, scale=0.25, band=band), length)
+    if heads == (4, 2, 2):
+        check(plan(name, *heads, scale=0.25, band=band, v_channels=N), length)
+
+
+@pytest.mark.parametrize("heads", GROUPS)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("floor", [None, 1.0])
+def test_linear_attention(heads: tuple[int, int, int], length: int, floor: float | None):
+    for scale in (1.0, -0.3):
+        p = plan("linear_attention", *heads, scale=scale, floor=floor)
+        check(p, length, positive=floor is not None)
+
+
+STATE_GROUPS = tuple(
+    (c, b, v, a)
+    for (c, b, v), a in itertools.product(GROUPS[:7], (1, 2, 4))
+    if a <= max(c, b, v) or len({c, b, v}) == 1
+)
+"""Head counts of C, B, V and A."""
+
+
+@pytest.mark.parametrize("heads", STATE_GROUPS)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("floor", [None, 1.0])
+def test_recurrence(heads: tuple[int, int, int, int], length: int, floor: float | None):
+    place = STATE_GROUPS.index(heads) + LENGTHS.index(length)
+    logarithm, sign = LOGARITHMS[place % 4], SIGNED[place % 3]
+    more: dict[str, object] = {"floor": floor}
+    check(plan("scalar_recurrence", *heads, **more), length, logarithm, floor is not None)
+    check(plan("diagonal_recurrence", *heads, a_channels=N, **more), length, logarithm, floor is not None)
+    channels = 1 if place % 2 else N
+    more = {**more, "logarithmic": False, "a_channels": channels}
+    check(plan("signed_recurrence", *heads, **more), length, sign)
+
+
+@pytest.mark.parametrize("decay", [*LOGARITHMS, *SIGNED])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("channels", [1, N])
+def test_every_kind_of_decay(decay: str, length: int, channels: int):
+    logarithmic = decay in LOGARITHMS
+    name = "signed_recurrence"
+    if logarithmic:
+        name = "scalar_recurrence" if channels == 1 else "diagonal_recurrence"
+    more: dict[str, object] = {"logarithmic": logarithmic, "a_channels": channels}
+    check(plan(name, 2, 2, 2, 2, **more), length, decay)
+    check(plan("scan", 1, 1, 6, 6, **more), length, decay)
+
+
+@pytest.mark.parametrize("heads", [(1, 1, 6, 6), (6, 1, 6, 1), (1, 6, 6, 6), (2, 3, 6, 3), (6, 6, 1, 2)])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("channels", [1, N])
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_scan(heads: tuple[int, int, int, int], length: int, channels: int, logarithmic: bool):
+    p = plan("scan", *heads, a_channels=channels, logarithmic=logarithmic)
+    check(p, length, "mild" if logarithmic else "zeros")
