@@ -41,7 +41,7 @@ def link(program: nodes.Program, limits: Limits) -> Linked:
     operators: dict[str, nodes.Operator] = {}
     places: dict[str, Span] = {}
     models: dict[str, nodes.Model] = {}
-    parsed: dict[str, nodes.Program] = {}
+    parsed: dict[Source, nodes.Program] = {}
 
     def declare(name: str, span: Span) -> bool:
         if name in places:
@@ -113,12 +113,12 @@ def _check_operator(node: nodes.Operator) -> list[Diagnostic]:
 
 
 def _used(
-    use: nodes.Use, source: Source, parsed: dict[str, nodes.Program], limits: Limits
+    use: nodes.Use, source: Source, parsed: dict[Source, nodes.Program], limits: Limits
 ) -> nodes.Operator:
     found, name = find_use(use.path, source, use.span)
-    if found.name not in parsed:
-        parsed[found.name] = parse_limited(found, limits)
-    declared = {d.name: d for d in parsed[found.name].declarations if isinstance(d, nodes.Operator)}
+    if found not in parsed:
+        parsed[found] = parse_limited(found, limits)
+    declared = {d.name: d for d in parsed[found].declarations if isinstance(d, nodes.Operator)}
     if name not in declared:
         raise error(
             "use-not-found",

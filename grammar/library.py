@@ -74,7 +74,7 @@ def find_use(
             )
         )
     if parts[0] == _STANDARD and len(parts) > 1:
-        return _standard(parts[1:], operator, span), operator
+        return _declaration(_standard(parts[1:], operator, span), operator), operator
     file = _folder(relative_to).joinpath(*parts).with_suffix(SUFFIX)
     if not file.is_file():
         raise StarError(_missing(parts, operator, file, span))
@@ -83,6 +83,18 @@ def find_use(
 
 def _folder(source: Source) -> Path:
     return Path() if source.name.startswith("<") else Path(source.name).parent
+
+
+def _declaration(source: Source, operator: str) -> Source:
+    """A file with nothing but one operator in it, at its place, so that no other is parsed.
+
+    The whole file when the operator is not found at the beginning of a line.
+    """
+    found = re.search(rf"^operator[ \t]+{operator}\b.*?^\}}", source.text, re.MULTILINE | re.DOTALL)
+    if found is None:
+        return source
+    above = re.sub(r"[^\n]", " ", source.text[: found.start()])
+    return Source(source.name, above + found[0] + "\n")
 
 
 # --- the standard library ----------------------------------------------------------------------
