@@ -25,7 +25,7 @@ def emit(plan: FilePlan, *, format: bool = True) -> str:
     ]
     functions = _functions(plan)
     kernels = [
-        render(template, **({"plan": kernel} if kernel else {}))
+        render(template, **({"kernel": kernel} if kernel else {}))
         for template, kernel in sections(plan.kernels)
     ]
     model = {**vars(plan.model), "doc": tuple(map(docstring, plan.model.doc))}

@@ -412,14 +412,14 @@ def _in_call(failure: StarError, call: nodes.Call, node: nodes.Operator) -> Star
     """Faults of a body with the call that made it, where the body alone does not show the reason."""
     place = (call.span, f"in this call of '{node.name}'")
     foreign = node.span.source is not call.span.source
-    return StarError(
-        (
-            replace(d, related=(*d.related, place))
-            if foreign or (node.parameters and d.code in _VALUES)
-            else d
-        )
-        for d in failure.diagnostics
-    )
+
+    def explained(d: Diagnostic) -> Diagnostic:
+        in_body = d.span is not None and d.span.source is node.span.source
+        if in_body and (foreign or (node.parameters and d.code in _VALUES)):
+            return replace(d, related=(*d.related, place))
+        return d
+
+    return StarError(map(explained, failure.diagnostics))
 
 
 def resolve_model(

@@ -35,6 +35,10 @@ def _convolution(inputs: Inputs, arguments: Arguments) -> Type:
     return apply_mixer(Mixer(kernel.lanes, flat=True, causal=True), inputs[1])
 
 
+def _gated_convolution(inputs: Inputs, arguments: Arguments) -> Type:
+    return value_of(inputs[-1], "gated_convolution")
+
+
 def _product(inputs: Inputs, arguments: Arguments) -> Type:
     return broadcast(inputs[0], inputs[1])
 
@@ -62,6 +66,14 @@ ALGORITHMS = tuple(
         ("long_convolution", "by fast Fourier transform", _convolution, ("K", "V")),
     )
 ) + (
+    Entry(
+        "gated_convolution",
+        Role.INTERNAL,
+        "C * conv(K, B * V), either gate optional: operands K, [C], [B], V",
+        _gated_convolution,
+        ("K", "C", "B", "V"),
+        local=False,
+    ),
     Entry(
         "gated_product",
         Role.INTERNAL,

@@ -15,7 +15,7 @@ from starc.compiler.plan import FilePlan
 
 def lower(model: Model, digest: str, source: str) -> FilePlan:
     """The plan of the generated file of a model that went through the passes."""
-    functions = Functions()
+    functions = Functions(digest)
     classes, plan = lower_model(model, functions)
     parameters = sum(p.size for p in model_parameters(model).values() if p.learned)
     config = (
@@ -32,7 +32,7 @@ def lower(model: Model, digest: str, source: str) -> FilePlan:
         config=config,
         source=source,
         functions=functions.plans,
-        kernels=tuple(functions.kernels),
+        kernels=functions.kernels,
         classes=classes,
         model=plan,
     )

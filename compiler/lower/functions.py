@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from starc.compiler.kernel_plan import KernelPlan
 from starc.compiler.naming import Names
 from starc.compiler.plan import FunctionPlan, MixerPlan
 
@@ -20,10 +21,21 @@ PYTHON_NAMES = frozenset(
 class Functions:
     """Collects function plans; plans that differ in nothing but their name are one function."""
 
-    def __init__(self) -> None:
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
         self._plans: dict[MixerPlan | FunctionPlan, MixerPlan | FunctionPlan] = {}
         self.names = Names(PYTHON_NAMES)
-        self.kernels: dict[object, str] = {}
+        self._kernels: dict[KernelPlan, str] = {}
+
+    def kernel(self, plan: KernelPlan) -> str:
+        """The name of the function that dispatches to a kernel."""
+        if plan not in self._kernels:
+            self._kernels[plan] = self.names.take(plan.name)
+        return self._kernels[plan]
+
+    @property
+    def kernels(self) -> tuple[KernelPlan, ...]:
+        return tuple(self._kernels)
 
     def mixer(self, plan: MixerPlan) -> str:
         """The name of the function for a mixer plan; plan.name is what it would like to be called."""

@@ -1,11 +1,14 @@
-"""Operations with a Triton kernel behind them."""
+"""Operations with a Triton kernel behind them: their plans, and calls of the functions that dispatch.
+
+Owns: which operands come packed, as a stacked projection yields them. Refuses: kernels (templates).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starc.compiler import catalog
 from starc.compiler.ir import Value
+from starc.compiler.kernel_plan import GatedConvolution, GatedProduct
 from starc.compiler.lower import text
 from starc.compiler.lower.text import Text
 
@@ -13,11 +16,72 @@ if TYPE_CHECKING:
     from starc.compiler.lower.operator import OperatorLowering
 
 
+def packed_source(o: OperatorLowering, operands: tuple[int, ...]) -> int | None:
+    """The stacked projection whose parts, in order and read by nothing else, are the operands."""
+    sources = set()
+    edge = 0
+    for id in operands:
+        value = o.values[id]
+        if value.op != "slice" or o.uses[id] != 1 or value.attribute("a") != edge:
+            return None
+        edge = value.attribute("b")
+        sources.add(value.inputs[0])
+    if len(sources) != 1 or len(operands) < 2:
+        return None
+    (source,) = sources
+    if o.width(source) != edge or o.uses[source] != len(operands):
+        return None
+    return source
+
+
+def packed_reader(o: OperatorLowering, id: int) -> bool:
+    """Whether all parts of a stacked projection go, packed, to one kernel."""
+    parts = o.readers(id)
+    into = {reader for part in parts for reader in o.readers(part)}
+    if len(into) != 1:
+        return False
+    (reader,) = into
+    value = o.values[reader]
+    if value.op not in ("gated_product", "gated_convolution"):
+        return False
+    return packed_source(o, _operands(value)) == id
+
+
+def _operands(value: Value) -> tuple[int, ...]:
+    """Operands that may be packed: all but the filter of a convolution."""
+    return value.inputs[1:] if value.op == "gated_convolution" else value.inputs
+
+
 def gated_product(o: OperatorLowering, value: Value) -> Text:
     """activation(gate) * value."""
-    gate, factor = (o.texts[i] for i in value.inputs)
-    activation = value.attribute("activation")
-    tanh = activation == "gelu_tanh"
-    pattern = catalog.ENTRIES["gelu" if tanh else activation].torch
-    bent = text.template(pattern, [gate], {"approximate": "tanh" if tanh else "none"})
-    return text.infix("*", bent, factor)
+    source = packed_source(o, value.inputs)
+    plan = GatedProduct(
+        digest=o.functions.digest,
+        channels=o.width(value.inputs[1]),
+        packed=source is not None,
+        activation=value.attribute("activation"),
+    )
+    operands = value.inputs if source is None else (source,)
+    return text.call(o.functions.kernel(plan), *(o.texts[i] for i in operands))
+
+
+def gated_convolution(o: OperatorLowering, value: Value) -> Text:
+    """C * filter(B * V), either gate optional."""
+    kernel, *operands = value.inputs
+    source = packed_source(o, tuple(operands))
+    filter_ = o.filter(kernel)
+    assert filter_.length is not None
+    limit = value.attribute("taps")
+    plan = GatedConvolution(
+        digest=o.functions.digest,
+        channels=filter_.lanes,
+        packed=source is not None,
+        taps=min(filter_.length, limit),
+        output_gate=value.attribute("output_gate"),
+        input_gate=value.attribute("input_gate"),
+    )
+    taps = o.texts[kernel]
+    if limit < filter_.length:
+        taps = Text(f"{taps.atom}[:, :{limit}]")
+    packed = operands if source is None else [source]
+    return text.call(o.functions.kernel(plan), *(o.texts[i] for i in packed), taps)

@@ -148,10 +148,14 @@ class OperatorLowering:
         """A name for a value that several others read but the program did not name."""
         return self.fresh(self.destiny(id) or self.values[id].op)
 
+    def readers(self, id: int) -> list[int]:
+        """The values that read a value, in order."""
+        return self._readers.get(id, [])
+
     def destiny(self, id: int) -> str:
         """The binding that a value is on its way to, through values that nothing else reads."""
         while True:
-            readers = self._readers.get(id, [])
+            readers = self.readers(id)
             if len(readers) != 1 or self.uses[id] != 1:
                 return ""
             id = readers[0]
@@ -160,8 +164,10 @@ class OperatorLowering:
 
     def _split(self, id: int, value: Value) -> bool:
         """A stacked projection whose parts cover it becomes one `split`."""
-        readers = self._readers.get(id, [])
+        readers = self.readers(id)
         if value.op != "dense" or len(readers) < 2 or len(readers) != self.uses[id]:
+            return False
+        if kernels.packed_reader(self, id):
             return False
         parts = sorted(
             readers,
@@ -205,6 +211,8 @@ class OperatorLowering:
             return dense.apply(self, value)
         if value.op == "gated_product":
             return kernels.gated_product(self, value)
+        if value.op == "gated_convolution":
+            return kernels.gated_convolution(self, value)
         if isinstance(value.type, Feature | Constant):
             return self._pointwise(value)
         return Text("")  # mixers have no tensor of their own: `apply` reads their structure

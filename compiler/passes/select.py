@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
-from starc.compiler.ir import Model, Operator, Value
+from starc.compiler.ir import Model, Value
+from starc.compiler.kernel_plan import MAX_TAPS
 from starc.compiler.numbers import Numeric
 from starc.compiler.passes.rewriting import Rewriter, rewrite
 from starc.compiler.types import Constant, Feature, Filter
@@ -148,34 +148,73 @@ def _toeplitz(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
 
 
 def _gates(model: Model) -> Model:
-    """act(f) * v in one step, where nothing else reads act(f)."""
+    """Gates join what they multiply: act(f) * v, and the two gates of a short convolution."""
     readers: dict[int, Counter[int]] = {}
 
-    def uses(operator: Operator) -> Counter[int]:
-        if id(operator) not in readers:
-            found = Counter(i for value in operator.values for i in value.inputs)
-            found.update(i for _, i in operator.outputs)
-            readers[id(operator)] = found
-        return readers[id(operator)]
+    def read_once(r: Rewriter, operand: int) -> bool:
+        key = id(r.operator)
+        if key not in readers:
+            readers[key] = Counter(i for value in r.operator.values for i in value.inputs)
+            readers[key].update(i for _, i in r.operator.outputs)
+        return readers[key][operand] == 1
 
     def rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
-        if value.op != "multiply":
+        if value.op == "short_convolution" and _per_channel(r, *inputs):
+            kernel, v = inputs
+            inner = r.value(v)
+            gated = (
+                inner.op == "multiply" and read_once(r, value.inputs[1]) and _same_types(r, inner)
+            )
+            operands = (kernel, *(inner.inputs if gated else (v,)))
+            return r.emit(
+                "gated_convolution",
+                operands,
+                value,
+                output_gate=False,
+                input_gate=gated,
+                taps=value.attribute("taps"),
+            )
+        if value.op != "multiply" or not _same_types(r, value, inputs):
             return None
         for side in (0, 1):
             gate, other = inputs[side], inputs[1 - side]
-            g = r.value(gate)
-            if (
-                g.op in ACTIVATIONS
-                and isinstance(g.type, Feature)
-                and g.type == r.type(other)
-                and uses(r.operator)[value.inputs[side]] == 1
-            ):
-                extra: dict[str, Any] = {"activation": g.op}
-                if g.op == "gelu":
-                    extra["activation"] = (
-                        "gelu_tanh" if g.attribute("approximate") == "tanh" else "gelu"
-                    )
-                return r.emit("gated_product", (g.inputs[0], other), value, **extra)
+            if r.value(gate).op in ACTIVATIONS and read_once(r, value.inputs[side]):
+                return _gated_product(r, value, gate, other)
+        for side in (0, 1):
+            gate, other = inputs[side], inputs[1 - side]
+            conv = r.value(other)
+            if conv.op == "gated_convolution" and read_once(r, value.inputs[1 - side]):
+                if not conv.attribute("output_gate"):
+                    operands = (conv.inputs[0], gate, *conv.inputs[1:])
+                    extra = {**dict(conv.attributes), "output_gate": True}
+                    return r.emit("gated_convolution", operands, value, **extra)
         return None
 
     return rewrite(model, rule)
+
+
+def _gated_product(r: Rewriter, value: Value, gate: int, other: int) -> int:
+    g = r.value(gate)
+    activation = g.op
+    if g.op == "gelu" and g.attribute("approximate") == "tanh":
+        activation = "gelu_tanh"
+    return r.emit("gated_product", (g.inputs[0], other), value, activation=activation)
+
+
+def _same_types(r: Rewriter, value: Value, inputs: tuple[int, ...] | None = None) -> bool:
+    """Whether a product is of two features of one shape: nothing is broadcast."""
+    a, b = (r.type(i) for i in (inputs or value.inputs))
+    return isinstance(a, Feature) and a == b
+
+
+def _per_channel(r: Rewriter, kernel: int, v: int) -> bool:
+    """Whether a filter has a lane for every channel of a feature without heads."""
+    filter_, type_ = r.type(kernel), r.type(v)
+    assert isinstance(filter_, Filter)
+    return (
+        isinstance(type_, Feature)
+        and type_.heads == 1
+        and filter_.lanes == type_.channels
+        and filter_.length is not None
+        and min(filter_.length, MAX_TAPS) == filter_.length
+    )

@@ -46,10 +46,10 @@ def _misfit(
     yours = {p.name: p.shape for p in theirs.parameters}
     for name in names:
         if name in mine and mine[name] != yours.get(name):
-            there = f"has shape {yours[name]}" if name in yours else "does not exist"
+            there = f"{yours[name]} in" if name in yours else "there is none in"
             return Diagnostic(
                 "sharing-type",
-                f"weight '{name}' has shape {mine[name]} here, but {there} in '{other.name}'.",
+                f"weight '{name}' has shape {mine[name]} here, but {there} '{other.name}'.",
                 unit.span,
                 hint="shared weights need the same stages and sizes in both operators.",
             )
