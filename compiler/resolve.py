@@ -409,7 +409,7 @@ _VALUES = frozenset(
 
 
 def _in_call(failure: StarError, call: nodes.Call, node: nodes.Operator) -> StarError:
-    """Faults of a body with the call that made it, where the body alone does not show the reason."""
+    """Faults of a body with the call that made it, where the body alone does not show why."""
     place = (call.span, f"in this call of '{node.name}'")
     foreign = node.span.source is not call.span.source
 

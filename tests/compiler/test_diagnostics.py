@@ -1,0 +1,148 @@
+"""What is said about every fault beyond syntax, word for word.
+
+The cases stand in tests/invalid/resolve/*.txt: a title, a program, and what is printed about it.
+
+    === misspelt stage
+    operator f() { y = x |> dence(width) }
+    ---
+    error[unknown-name]: ...
+
+`python -m tests.compiler.test_diagnostics` writes what is printed now into the files; read the
+difference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import starc.compiler
+from starc.compiler.driver import check_program
+from starc.compiler.options import Limits, Options
+from starc.grammar.errors import StarError, render
+from starc.grammar.source import Source
+
+CASES = Path(__file__).parents[1] / "invalid" / "resolve"
+COMPILER = Path(starc.compiler.__path__[0])
+DOCS = Path(__file__).parents[2] / "docs"
+_TITLE = re.compile(r"^=== ", flags=re.MULTILINE)
+_CODE = re.compile(r"^(?:error|warning)\[([a-z-]+)\]", flags=re.MULTILINE)
+
+
+def cases() -> Iterator[tuple[str, str, str]]:
+    """(file: title, program, expected text) of every case."""
+    for path in sorted(CASES.glob("*.txt")):
+        for block in _TITLE.split(path.read_text(encoding="utf-8"))[1:]:
+            title, _, rest = block.partition("\n")
+            program, _, expected = rest.partition("\n---\n")
+            yield f"{path.stem}: {title}", program + "\n", expected.rstrip("\n") + "\n"
+
+
+def rendered(program: str, options: Options | None = None) -> str:
+    try:
+        warnings = check_program(Source("program.star", program), options or Options())
+    except StarError as failure:
+        return render(failure.diagnostics)
+    return render(warnings) if warnings else "nothing is wrong\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"), [pytest.param(p, e, id=title) for title, p, e in cases()]
+)
+def test_message(program: str, expected: str) -> None:
+    assert rendered(program) == expected
+
+
+def test_every_code_of_the_resolver_has_a_case() -> None:
+    told = {code for _, _, expected in cases() for code in _CODE.findall(expected)}
+    modules = (
+        "arguments driver expressions faults holes instance program resolve settings sharing types "
+        "catalog/entry catalog/mixers catalog/stages passes/share"
+    )
+    text = "".join((COMPILER / f"{m}.py").read_text(encoding="utf-8") for m in modules.split())
+    called = r'(?:\berror|Diagnostic|Problem)\(\s*"([a-z]+(?:-[a-z]+)*)",'
+    codes = set(re.findall(called, text))
+    assert len(codes) > 25
+    # Faults of what stands around the program: other files, and the command line (below).
+    assert codes - told == {"no-such-model", "use-not-found"}
+
+
+MODEL = "model {} {{ vocab = 8  width = 8  context = 8  backbone {{ id() }} }}\n"
+PROGRAM = "operator id() { y = x }\n" + MODEL.format("small") + MODEL.format("large")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            Options(model="smal"),
+            "error[no-such-model]: program.star has no model 'smal'.\n"
+            "hint: did you mean 'small'?\n",
+        ),
+        (
+            Options(model="large", overrides=(("width", "16 } model b { width = 3"),)),
+            "error[wrong-argument]: '--set width=16 } model b { width = 3' is not one setting.\n"
+            "hint: for example --set width=128\n",
+        ),
+        (
+            Options(model="large", overrides=(("widht", "16"),)),
+            "error[unknown-name]: a model has no setting 'widht'.\n"
+            " --> --set widht:1:13\n"
+            " 1 | model set { widht = 16 }\n"
+            "   |             ^^^^^ unknown\n"
+            "hint: did you mean 'width'?\n",
+        ),
+        (
+            Options(model="large", overrides=(("width", "8"), ("width", "12.5"))),
+            "error[bad-size]: 'width' must be a whole number, not 25 / 2.\n"
+            " --> --set width:1:21\n"
+            " 1 | model set { width = 12.5 }\n"
+            "   |                     ^^^^ this is 25 / 2\n"
+            "hint: multiple(a, of) rounds up to a multiple.\n",
+        ),
+        (
+            Options(model="small", limits=Limits(parameters=64)),
+            "error[too-many-parameters]: model 'small' has 144 parameters, the limit is 64.\n"
+            " --> program.star:2:7\n"
+            " 2 | model small { vocab = 8  width = 8  context = 8  backbone { id() } }\n"
+            "   |       ^^^^^\n"
+            "hint: raise the limit with --max-parameters.\n",
+        ),
+    ],
+)
+def test_options(options: Options, expected: str) -> None:
+    assert rendered(PROGRAM, options) == expected
+
+
+def test_operator_that_a_file_does_not_have() -> None:
+    assert rendered("use std.channel.swigly") == (
+        "error[use-not-found]: '<std>/channel.star' has no operator 'swigly'.\n"
+        " --> program.star:1:1\n"
+        " 1 | use std.channel.swigly\n"
+        "   | ^^^^^^^^^^^^^^^^^^^^^^ not there\n"
+        "hint: did you mean 'swiglu'?\n"
+    )
+
+
+def test_faults_are_not_repeated_without_end() -> None:
+    units = "\n".join(f"u{i}: nothing{i}()" for i in range(200))
+    text = f"model m {{ vocab = 8  width = 8  context = 8  backbone {{ {units} }} }}"
+    assert rendered(text).count("error[") == 50
+
+
+def regenerate() -> None:
+    for path in sorted(CASES.glob("*.txt")):
+        head, *blocks = _TITLE.split(path.read_text(encoding="utf-8"))
+        for at, block in enumerate(blocks):
+            title, _, rest = block.partition("\n")
+            program = rest.partition("\n---\n")[0].rstrip("\n")
+            blocks[at] = f"{title}\n{program}\n---\n{rendered(program + chr(10))}\n"
+        text = head + "".join(f"=== {b}" for b in blocks)
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    regenerate()
