@@ -299,18 +299,19 @@ class Builder:
 
     def _check_choices(self, hole: Hole, place: str, allowed: Any) -> None:
         """Choices that stand for a unit or a stage must be such; a range never is."""
+        form = "gqa(heads = 8), swiglu()" if place == "unit" else "silu, conv(4)"
         if not hole.choices:
             self._fault(
                 "wrong-choice",
                 f"a range of numbers stands where a {place} must.",
                 hole.span,
-                hint=f"list the choices: ?[{'gqa(heads = 8), swiglu()' if place == 'unit' else 'silu, gelu'}].",
+                hint=f"list the choices: ?[{form}].",
             )
         for choice in hole.choices:
             if isinstance(choice, allowed):
                 continue
             if isinstance(choice, Name):
-                message, hint = f"'{choice.name}' is not a unit.", f"write {choice.name}()."
+                message, hint = f"'{choice.name}' is not a {place}.", f"write {choice.name}()."
             else:
-                message, hint = f"this choice is not a {place}.", ""
+                message, hint = f"this choice is not a {place}.", f"for example ?[{form}]."
             self._fault("wrong-choice", message, choice.span, hint=hint)

@@ -28,6 +28,9 @@ _FORBIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]|\r(?!\n)"
 )
 _WRONG_NUMBER = re.compile(r"\.?[0-9](?:[0-9A-Za-z_]|\.(?!\.))*")
+_WRONG_QUOTES = re.compile(
+    "'[^'\n]*'|\N{LEFT DOUBLE QUOTATION MARK}[^\n]*?\N{RIGHT DOUBLE QUOTATION MARK}"
+)
 _WRONG_RUN = re.compile(r"[^\x00-\x7f]+|.", re.DOTALL)
 
 _PIPE_HINT = "a value goes into a stage with '|>': x |> dense(width) |> silu."
@@ -95,7 +98,6 @@ SLIPS: dict[str, tuple[str, str, str]] = {
     ),
     "%": ("unknown-character", "'%' is not an operator of the language", ""),
 }
-_AMBIGUOUS = re.compile(r"\|(?!>)")
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,10 @@ def _fault(source: Source, start: int) -> Diagnostic:
         return _number_fault(Span(source, start, number.end()))
     if first == '"':
         return _string_fault(source, start)
+    if quoted := _WRONG_QUOTES.match(text, start):
+        message = "these are not quotation marks of the language."
+        span = Span(source, start, quoted.end())
+        return Diagnostic("unknown-character", message, span, hint=_QUOTE_HINT)
     for spelling, (code, headline, hint) in SLIPS.items():
         if text.startswith(spelling, start):
             span = Span(source, start, start + len(spelling))

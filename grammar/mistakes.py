@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from starc.grammar import tables
 from starc.grammar.errors import Diagnostic
-from starc.grammar.situation import CLOSERS, DECLARATIONS, Opener, Situation, leads_line
+from starc.grammar.situation import BODIES, CLOSERS, DECLARATIONS, Opener, Situation, leads_line
 
 _BLOCKS = frozenset({"repeat", "loop", "parallel"})
 _MODIFIERS = frozenset({"shares", "reuses", "with"})
 _KEYWORDS = DECLARATIONS | _BLOCKS | _MODIFIERS | {"backbone", "from"}
-_BODIES = frozenset({"operator", "model", "layers"})
 _ENDS_VALUE = frozenset({"NAME", "NUMBER", "STRING", ")", "]"})
 _STARTS_VALUE = frozenset({"NAME", "NUMBER", "(", "?"})
+_BEGINS = frozenset({"NAME", "backbone", "}"})
 _OPERATORS = frozenset({"+", "-", "*", "/", "@", "|>"})
 
 _USE = "write use std.attention.gqa: the file, then the operator."
@@ -71,7 +71,9 @@ def _bracket(s: Situation) -> Diagnostic | None:
     opener = s.openers[-1]
     if s.kind == tables.END or (s.kind in CLOSERS and s.kind != s.closer(opener)):
         return _unclosed(s, opener)
-    if (s.kind in DECLARATIONS or opener.place not in _BODIES) and _dedented(s, opener):
+    if (s.kind in DECLARATIONS or opener.place not in BODIES) and _dedented(s, opener):
+        return _unclosed(s, opener)
+    if s.kind == "{" and opener.place == "parameters":
         return _unclosed(s, opener)
     return None
 
@@ -115,7 +117,7 @@ def _foreign_word(s: Situation) -> Diagnostic | None:
             return _say(s, "no-renaming", message, "leave out 'as ...'.")
         return None
     word = s.text(-1)
-    if s.place not in _BODIES or s.near(-1) != "NAME" or s.near(-2) in (":", "=", "|>"):
+    if s.place not in BODIES or s.near(-1) != "NAME" or s.near(-2) in (":", "=", "|>"):
         return None
     if word in ("let", "const", "var", "val", "auto", "int", "float", "real", "feature"):
         message = f"'{word}' is not needed to bind a name."
@@ -295,6 +297,9 @@ def _in_layers(s: Situation) -> Diagnostic | None:
     if s.kind in DECLARATIONS | {"backbone"}:
         message = f"'{word}' cannot stand in a backbone."
         return _say(s, "misplaced", message, "close the model first.")
+    if s.kind == "(":
+        message = "a unit begins with the name of an operator."
+        return _say(s, "bad-unit", message, "write gqa(heads = 8).")
     return None
 
 
@@ -369,6 +374,9 @@ def _in_body(s: Situation, items: str) -> Diagnostic | None:
     if s.kind == "{":
         message = "this brace opens nothing."
         return _say(s, "bad-block", message, "values are grouped by parentheses: (a + b).")
+    if s.kind not in _KEYWORDS | {"STRING", tables.END} and s.expected - {"STRING"} <= _BEGINS:
+        item = items.removesuffix("s")
+        return _say(s, f"not-a-{item}", f"'{s.text()}' begins no {item}.", "write NAME = value.")
     return None
 
 
@@ -384,10 +392,13 @@ def _in_list(s: Situation) -> Diagnostic | None:
         if s.kind == ":" and before == "NAME" and s.place == "arguments":
             message = "an argument is named with '='."
             return _say(s, "missing-equals", message, f"write {s.text(-1)} = {s.text(1)}.")
-        if s.kind in _STARTS_VALUE | {"-"} and "," in s.expected and before in _ENDS_VALUE:
+        if s.kind in _STARTS_VALUE | _BLOCKS and "," in s.expected:
             message = f"a comma or an operator is missing before '{word}'."
             hint = "what stands in a list is separated by commas."
             return _say(s, "missing-comma", message, hint)
+    if s.kind == "=" and s.place in ("arguments", "group", "hole"):
+        message = "this '=' names nothing."
+        return _say(s, "bad-equals", message, "arguments are named in a call: conv(kernel = 4).")
     if s.place == "group":
         if s.kind == ",":
             message = "parentheses hold one value."
@@ -408,6 +419,12 @@ def _in_expression(s: Situation) -> Diagnostic | None:
     before, word = s.near(-1), s.text()
     if s.kind == "STRING":
         return _string(s)
+    if s.kind in _OPERATORS and s.kind not in s.expected and "|>" in s.expected:
+        message = f"a pipe cannot be an operand of '{word}' without parentheses."
+        return _say(s, "bare-pipe", message, f"write (x |> silu) {word} y.")
+    if before == "repeat" and s.expected == {"("}:
+        message = "the stage 'repeat' says how often."
+        return _say(s, "missing-parenthesis", message, "write x |> repeat(4).", at=-1)
     if s.expected <= {"[", "NAME"} and "?" in (before, s.near(-2)):
         message = "a hole says what it chooses from."
         return _say(s, "bad-hole", message, "write ?[4, 8, 12], ?[1 .. 16] or ?name[...].", at=-1)
@@ -429,6 +446,9 @@ def _in_expression(s: Situation) -> Diagnostic | None:
     if operator in _OPERATORS | {"="} and s.kind not in _KEYWORDS:
         message = f"nothing stands behind this '{operator}'."
         return _say(s, "missing-expression", message, "an expression must follow it.", at=at)
+    if s.kind in _OPERATORS and before in ("(", ",", "["):
+        message = f"nothing stands before this '{word}'."
+        return _say(s, "missing-expression", message, "an expression must precede it.")
     if s.kind == "(" and before in (")", "NUMBER", "]"):
         message = "only a name can be called."
         return _say(s, "not-callable", message, "a product is written with '*'.")
@@ -440,11 +460,14 @@ def _in_expression(s: Situation) -> Diagnostic | None:
 
 def _string(s: Situation) -> Diagnostic:
     message = "text may stand as documentation only, first in an operator or a model."
-    return _say(s, "string-not-allowed", message, "names are written without quotes: pairs = half.")
+    hint = "names are written without quotes: pairs = half."
+    if s.place in BODIES and s.near(-1) != "=":
+        hint = "move it behind the '{' of an operator or model, or write a comment: # ... ."
+    return _say(s, "string-not-allowed", message, hint)
 
 
 def _reserved_word(s: Situation) -> Diagnostic | None:
-    if s.kind in _KEYWORDS and "NAME" in s.expected:
+    if s.kind in _KEYWORDS and ("NAME" in s.expected or s.place not in BODIES | {"file"}):
         message = f"'{s.kind}' is a word of the language and cannot be a name."
         return _say(s, "reserved-word", message, f"for example {s.kind}_.")
     return None
@@ -472,6 +495,5 @@ def _unexpected(s: Situation) -> Diagnostic:
         choices.append("an operator")
     choices += [_SPOKEN.get(kind, f"'{kind}'") for kind in sorted(expected)]
     label = f"expected {' or '.join(choices)}" if len(choices) <= 4 else ""
-    if s.kind == tables.END:
-        return _say(s, "unexpected-end", "the text ends too early.", label=label)
-    return _say(s, "unexpected-token", f"'{s.text()}' cannot stand here.", label=label)
+    found = _SPOKEN[tables.END] if s.kind == tables.END else f"'{s.text()}'"
+    return _say(s, "unexpected-token", f"{found} cannot stand here.", label=label)

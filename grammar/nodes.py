@@ -258,4 +258,4 @@ class Program:
 
 def clean_documentation(text: str) -> str:
     """Documentation as a program holds it: without the indentation of the lines it was written on."""
-    return "\n".join(line.rstrip() for line in cleandoc(text).split("\n"))
+    return "\n".join(line.rstrip() for line in cleandoc(text).split("\n")).strip("\n")

@@ -8,7 +8,6 @@ so no input exhausts Python's stack; the limit on nesting protects the stages th
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Any
 
 from starc.grammar import tables
@@ -18,11 +17,14 @@ from starc.grammar.lexer import Tokens, scan
 from starc.grammar.mistakes import explain
 from starc.grammar.nodes import Program
 from starc.grammar.situation import (
+    BODIES,
     CLOSERS,
     DECLARATIONS,
     OPENERS,
+    Opener,
     accepts,
     leads_line,
+    open_brackets,
     situation,
 )
 from starc.grammar.source import Source, Span
@@ -75,12 +77,13 @@ class _Parser:
         self.starts: list[int] = []  # where the text of each value begins
         self.ends: list[int] = []  # and where it ends
         self.depths: list[int] = []
+        self._resumed = 0  # everything before this token has been tried
 
     def run(self) -> list[Any]:
         """The declarations. Raises StarError with all faults when the end of the text is reached."""
         index: int | None = self._advance(0)
         while index is not None and len(self.faults) < MAX_FAULTS:
-            fault = explain(situation(self.tokens, index, self._declaration(index), self.states))
+            fault = explain(situation(self.tokens, index, self.states, self.values))
             self.faults.append(fault)
             index = self._resume(index, fault.code == "unclosed-bracket")
             if index is not None:
@@ -89,13 +92,6 @@ class _Parser:
             raise StarError(faults)
         declarations: list[Any] = self.values[-1]
         return declarations
-
-    def _declaration(self, index: int) -> int:
-        """The first token of the declaration that a wrong token stands in."""
-        finished = self._finished()
-        if len(self.values) == finished:
-            return index
-        return bisect_left(self.tokens.starts, self.starts[finished])
 
     def _finished(self) -> int:
         """1 when the finished declarations are a value on the stack, 0 when there are none yet."""
@@ -160,27 +156,36 @@ class _Parser:
         )
 
     def _resume(self, wrong: int, unclosed: bool) -> int | None:
-        """Cut the stack back to what the text behind a wrong token can go on with.
+        """Cut the stack back to what the text around a wrong token can go on with.
 
-        That is a later line that begins an item of an open body, or the end of that body, in no
-        bracket opened since; or else the next declaration. Returns the token to go on from, or None.
+        That is a line that begins an item of an open body, or the end of that body, in no bracket
+        opened since; or else the next declaration. Returns the token to go on from, or None.
         """
         kinds = self.tokens.kinds
-        brackets = [kinds[v] for v in self.values if isinstance(v, int) and kinds[v] in OPENERS]
-        bodies = self._open_bodies()
+        openers = open_brackets(self.tokens, self.states, self.values)
         if unclosed:  # taken as closed before the wrong token, which may begin the next item
-            while brackets and brackets[-1] != "{":
-                brackets.pop()
-        for index in range(wrong, len(kinds) - 1):
+            while openers and openers[-1].place not in BODIES:
+                openers.pop()
+        brackets = [kinds[opener.index] for opener in openers]
+        bodies = self._bodies(openers)
+        # The name before a wrong '=' may begin a binding. What was tried is not tried again.
+        binds = kinds[wrong] == "=" and openers and openers[-1].place in ("operator", "model")
+        first = wrong - 1 if binds else wrong
+        first = first if first >= self._resumed else wrong + 1
+        for index in range(first, len(kinds) - 1):
             kind = kinds[index]
             if kind in DECLARATIONS and self._at_margin(index):
                 self._cut(self._finished())
+                self._resumed = index + 1
                 return index
-            if (index > wrong or unclosed) and self._begins_item(index):
-                size = bodies.get(len(brackets))
-                if size is not None and accepts(self.states[: size + 1], kind):
+            size = bodies.get(len(brackets))
+            if size is not None and self._begins_item(index):
+                if accepts(self.states[: size + 1], kind):
                     self._cut(size)
+                    self._resumed = index + 1
                     return index
+            if index < wrong:
+                continue
             if kind in OPENERS:
                 brackets.append(kind)
             elif kind in CLOSERS:
@@ -189,17 +194,19 @@ class _Parser:
                 bodies = {n: size for n, size in bodies.items() if n <= len(brackets)}
         return None
 
-    def _open_bodies(self) -> dict[int, int]:
-        """For each number of open brackets, the innermost body in them, as the values below it."""
-        kinds = self.tokens.kinds
+    def _bodies(self, openers: list[Opener]) -> dict[int, int]:
+        """For each number of open brackets, the values on the stack up to the last item in them."""
         bodies: dict[int, int] = {}
-        brackets = 0
-        for size, state in enumerate(self.states):
-            if size and isinstance(self.values[size - 1], int):
-                brackets += kinds[self.values[size - 1]] in OPENERS
-            if brackets and any(item in self.tables.gotos[state] for item in _ITEMS):
-                bodies[brackets] = size
+        for number, opener in enumerate(openers, start=1):
+            if opener.place in BODIES:
+                items = opener.below + 1
+                while items < len(self.values) and self._at_item(self.states[items + 1]):
+                    items += 1
+                bodies[number] = items
         return bodies
+
+    def _at_item(self, state: int) -> bool:
+        return any(item in self.tables.gotos[state] for item in _ITEMS)
 
     def _begins_item(self, index: int) -> bool:
         """Whether a token looks like the beginning of a binding, setting, unit or block, or a `}`."""

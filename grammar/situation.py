@@ -17,18 +17,32 @@ from starc.grammar.source import Span
 CLOSERS = {")": "(", "]": "[", "}": "{"}
 OPENERS = {opener: closer for closer, opener in CLOSERS.items()}
 DECLARATIONS = frozenset({"use", "operator", "model"})
+BODIES = frozenset({"operator", "model", "layers"})
+
+
+# What a bracket encloses, by what may be built in the state behind it; the first that applies.
+_PLACES = {
+    "binding": "operator",
+    "setting": "model",
+    "layer": "layers",
+    "parameters": "parameters",
+    "arguments": "arguments",
+    "choice": "hole",
+    "expr": "group",
+}
 
 
 @dataclass(frozen=True)
 class Opener:
-    """An open bracket: its token, and what it encloses.
+    """An open bracket: its token, what it encloses, and how many values stand before it.
 
-    `place` is "parameters", "arguments", "mode" (of a parallel), "group", "hole", "index", or a body:
-    "operator", "model", "layers".
+    `place` is a body ("operator", "model", "layers"), or "parameters", "arguments", "hole", "group"
+    (a value in parentheses) or "mode" (of a parallel).
     """
 
     index: int
     place: str
+    below: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,6 @@ class Situation:
 
     @property
     def leads_line(self) -> bool:
-        """No other token stands before this one on its line."""
         return leads_line(self.tokens, self.index)
 
     def indent(self, index: int) -> int:
@@ -91,49 +104,34 @@ class Situation:
         return 0
 
 
-def situation(tokens: Tokens, index: int, begin: int, states: Sequence[int]) -> Situation:
-    """The situation at a token, `begin` being the first token of the declaration it stands in."""
-    return Situation(tokens, index, open_brackets(tokens, begin, index), accepted(states))
+def situation(
+    tokens: Tokens, index: int, states: Sequence[int], values: Sequence[object]
+) -> Situation:
+    """The situation at a token that the automaton cannot shift or reduce on."""
+    return Situation(tokens, index, tuple(open_brackets(tokens, states, values)), accepted(states))
 
 
 def leads_line(tokens: Tokens, index: int) -> bool:
+    """No other token stands before this one on its line."""
     if index == 0:
         return True
     return "\n" in tokens.source.text[tokens.ends[index - 1] : tokens.starts[index]]
 
 
-def open_brackets(tokens: Tokens, begin: int, end: int) -> tuple[Opener, ...]:
-    """The brackets open before token `end`; a closing one that fits no open one is passed over."""
-    kinds = tokens.kinds
+def open_brackets(tokens: Tokens, states: Sequence[int], values: Sequence[object]) -> list[Opener]:
+    """The brackets open on the automaton's stack, where a value that is an int is a token."""
+    gotos = tables.load().gotos
     stack: list[Opener] = []
-    for at in range(begin, end):
-        kind = kinds[at]
-        if kind in OPENERS:
-            stack.append(Opener(at, _enclosed(kinds, at, begin)))
-        elif kind in CLOSERS and any(kinds[o.index] == CLOSERS[kind] for o in stack):
-            while kinds[stack.pop().index] != CLOSERS[kind]:
-                pass
-    return tuple(stack)
-
-
-def _enclosed(kinds: list[str], at: int, begin: int) -> str:
-    def before(distance: int) -> str:
-        return kinds[at - distance] if at - distance >= begin else ""
-
-    if kinds[at] == "(":
-        if before(1) == "parallel":
-            return "mode"
-        if before(1) not in ("NAME", "repeat"):
-            return "group"
-        return "parameters" if before(2) == "operator" else "arguments"
-    if kinds[at] == "[":
-        return "hole" if "?" in (before(1), before(2)) else "index"
-    if before(1) == "NAME" and before(2) == "model":
-        return "model"
-    for word in reversed(kinds[begin:at]):
-        if word in ("operator", "model", "backbone", "repeat", "loop", "parallel", "{", "}"):
-            return "operator" if word == "operator" else "layers"
-    return "layers"
+    for below, value in enumerate(values):
+        if not isinstance(value, int):
+            continue
+        if tokens.kinds[value] in OPENERS:
+            row = gotos[states[below + 1]]
+            place = next((place for built, place in _PLACES.items() if built in row), "mode")
+            stack.append(Opener(value, place, below))
+        elif tokens.kinds[value] in CLOSERS:
+            stack.pop()
+    return stack
 
 
 def accepted(states: Sequence[int]) -> frozenset[str]:
