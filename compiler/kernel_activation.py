@@ -1,7 +1,7 @@
-"""The nonlinearities a kernel may apply to a gate: each one's PyTorch and Triton text, value and slope.
+"""The nonlinearities that a kernel may apply to a gate, as PyTorch and as Triton text.
 
-Owns: the table `ACTIVATIONS`. Every entry is tested against automatic differentiation in float64.
-Refuses: nonlinearities that need more than one element (softmax) or that no masked lane survives (log).
+Owns: the table `ACTIVATIONS`. A test compares each entry's values and slopes with float64.
+Refuses: nonlinearities that need more than one element (softmax) or a masked lane cannot take (log).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The one Jinja environment, through which every line of generated code passes.
 
-Owns: where templates lie and how they are read (undefined names are errors, block tags leave no line).
+Owns: where templates lie and how they are read: undefined names are errors, tags leave no line.
 Refuses: decisions. A template loops and substitutes what its plan says.
 """
 

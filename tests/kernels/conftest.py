@@ -1,0 +1,78 @@
+"""What the kernel tests share: generated files, and other processes to load them in."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from starc.compiler.kernel_plan import KernelPlan, sections
+from starc.templates import render
+
+HEADER = """import os
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+"""
+
+SCRIPTS = Path(__file__).parent
+
+
+def text_of(plans: Sequence[KernelPlan]) -> str:
+    """A file that holds the kernels of `plans` and nothing else."""
+    parts = [render(name, **({"kernel": plan} if plan else {})) for name, plan in sections(plans)]
+    return HEADER + "".join(parts)
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., ModuleType]:
+    """`load(plans, name)`: the generated file of `plans`, imported under `name`."""
+
+    def load(plans: Sequence[KernelPlan], name: str = "generated") -> ModuleType:
+        path = tmp_path / f"{name}.py"
+        path.write_text(text_of(plans))
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., Any]:
+    """`run_script(script, plans, *arguments, **environment)`: what a script of this folder prints.
+
+    The script runs in a process of its own, since one process interprets kernels or compiles them,
+    but never does both. It is called with the path of the generated file, the path of the pickled
+    plans and the arguments, and prints JSON.
+    """
+
+    def run(script: str, plans: Sequence[KernelPlan], *arguments: str, **environment: str) -> Any:
+        module, pickled = tmp_path / "generated.py", tmp_path / "plans.pickle"
+        module.write_text(text_of(plans))
+        pickled.write_bytes(pickle.dumps(tuple(plans)))
+        done = subprocess.run(
+            [sys.executable, str(SCRIPTS / script), str(module), str(pickled), *arguments],
+            env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path / "cache"), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
