@@ -7,13 +7,15 @@ two programs with one digest have the same generated classes up to names. Owns: 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from starc.compiler.ir import Layer, Model, Operator, Parallel, Repeat, Unit, units
 
 
 def digest(model: Model) -> str:
     """Hex digest of a model's canonical form. Take it after the pass `drop_unused`."""
-    order = {unit.path: position for position, unit in enumerate(units(model.layers))}
+    by_path = {unit.path: unit for unit in units(model.layers)}
+    order = {path: position for position, path in enumerate(by_path)}
     operators = {o.name: _operator(o) for o in model.operators}
     settings = (
         model.vocab,
@@ -24,14 +26,25 @@ def digest(model: Model) -> str:
         model.head,
         model.final_norm,
     )
-    layers = tuple(_layer(layer, operators, model, order) for layer in model.layers)
+    layers = tuple(_layer(layer, operators, by_path, order) for layer in model.layers)
     return hashlib.sha256(repr((settings, layers)).encode()).hexdigest()
 
 
-def _operator(operator: Operator) -> tuple[object, ...]:
-    """Values renumbered by a walk from the outputs, so that the order of bindings is gone."""
+@dataclass(frozen=True)
+class _Canonical:
+    """An operator without names: values in the order of a walk from y, and the walk's order of names."""
+
+    form: tuple[object, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
+def _operator(operator: Operator) -> _Canonical:
+    """Values renumbered by a walk from y, so that names and the order of bindings are gone."""
     number: dict[int, int] = {}
-    found: list[object] = []
+    form: list[object] = []
+    inputs: dict[str, int] = {}
     parameters: dict[str, int] = {}
 
     def visit(root: int) -> None:
@@ -46,68 +59,55 @@ def _operator(operator: Operator) -> tuple[object, ...]:
                 stack.extend((i, False) for i in reversed(value.inputs))
                 continue
             number[id] = len(number)
-            owned = tuple(
-                (parameters.setdefault(name, len(parameters)), _parameter(operator, name))
-                for name in value.parameters
-            )
-            attributes = value.attributes if value.op != "input" else _input(operator, id)
-            found.append((value.op, tuple(number[i] for i in value.inputs), attributes, owned))
+            owned = []
+            for name in value.parameters:
+                p = operator.parameter(name)
+                position = parameters.setdefault(name, len(parameters))
+                owned.append((position, p.shape, p.init, p.learned))
+            attributes: object = value.attributes
+            if value.op == "input":
+                name = str(value.attribute("name"))
+                attributes = name == "x", inputs.setdefault(name, len(inputs)), value.type
+            form.append((value.op, tuple(number[i] for i in value.inputs), attributes, owned))
 
-    for _, id in operator.outputs:
+    (_, y), *exports = operator.outputs
+    visit(y)
+    exports.sort(key=lambda export: (number.get(export[1], len(number)), export[0]))
+    for _, id in exports:
         visit(id)
-    return tuple(found), tuple(number[id] for _, id in operator.outputs)
-
-
-def _input(operator: Operator, id: int) -> tuple[object, ...]:
-    """An input by its position: `x` is 0, whatever the others are called."""
-    position = [i for _, i in operator.inputs].index(id)
-    return position, operator.values[id].type
-
-
-def _parameter(operator: Operator, name: str) -> tuple[object, ...]:
-    parameter = operator.parameter(name)
-    return parameter.shape, parameter.init, parameter.learned
+    ends = tuple(number[id] for _, id in exports)
+    return _Canonical(
+        (tuple(form), number[y], ends),
+        tuple(inputs),
+        ("y", *(name for name, _ in exports)),
+        tuple(parameters),
+    )
 
 
 def _layer(
-    layer: Layer, operators: dict[str, tuple[object, ...]], model: Model, order: dict[str, int]
+    layer: Layer,
+    operators: dict[str, _Canonical],
+    by_path: dict[str, Unit],
+    order: dict[str, int],
 ) -> tuple[object, ...]:
     match layer:
         case Unit():
-            operator = model.operator(layer.operator)
+            own = operators[layer.operator]
             sources = dict(layer.inputs)
             inputs = []
-            for name, _ in operator.inputs:
+            for name in own.inputs:
                 if name != "x":
                     ref = sources[name]
-                    source = model.operator(_unit(model, ref.unit).operator)
-                    inputs.append((order[ref.unit], [n for n, _ in source.outputs].index(ref.name)))
-            ties = tuple(sorted((t.parameter, order[t.unit]) for t in layer.ties))
-            return (
-                "unit",
-                operators[layer.operator],
-                layer.residual,
-                tuple(inputs),
-                _ties(operator, ties),
-            )
+                    exported = operators[by_path[ref.unit].operator].outputs
+                    inputs.append((order[ref.unit], exported.index(ref.name)))
+            ties = sorted((own.parameters.index(t.parameter), order[t.unit]) for t in layer.ties)
+            return "unit", own.form, layer.residual, tuple(inputs), tuple(ties)
         case Repeat():
-            return (
-                "repeat",
-                tuple(
-                    tuple(_layer(inner, operators, model, order) for inner in body)
-                    for body in layer.bodies
-                ),
+            bodies = tuple(
+                tuple(_layer(inner, operators, by_path, order) for inner in body)
+                for body in layer.bodies
             )
+            return "repeat", bodies
         case Parallel():
-            branches = tuple(_layer(b, operators, model, order) for b in layer.branches)
+            branches = tuple(_layer(b, operators, by_path, order) for b in layer.branches)
             return "parallel", layer.mode, branches, layer.residual
-
-
-def _unit(model: Model, path: str) -> Unit:
-    return next(unit for unit in units(model.layers) if unit.path == path)
-
-
-def _ties(operator: Operator, ties: tuple[tuple[str, int], ...]) -> tuple[tuple[int, int], ...]:
-    """Tied parameters by their position among the operator's, not by name."""
-    names = [p.name for p in operator.parameters]
-    return tuple(sorted((names.index(name), unit) for name, unit in ties))

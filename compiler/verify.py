@@ -126,13 +126,15 @@ def verify(model: Model, after: str, before: Model | None = None) -> None:
     Operators that are the same objects in `before`, which was verified, are taken as sound.
     """
     known = {id(operator) for operator in before.operators} if before else set()
-    broken = [
-        f"{operator.name}: {finding}"
-        for operator in model.operators
-        if id(operator) not in known
-        for rule in OPERATOR_RULES
-        for finding in rule(operator)
-    ]
+    broken: list[str] = []
+    for operator in model.operators:
+        if id(operator) in known:
+            continue
+        for rule in OPERATOR_RULES:
+            found = [f"{operator.name}: {finding}" for finding in rule(operator)]
+            broken += found
+            if found:
+                break  # later rules rely on earlier ones
     if not broken:
         broken = [finding for rule in MODEL_RULES for finding in rule(model)]
     if broken:
