@@ -43,7 +43,7 @@ from starc.grammar.nodes import (
 )
 from starc.grammar.source import Span
 
-# What a reduction hands over: tokens by their index, nodes, lists of nodes, None for a missing part.
+# What a reduction hands over: tokens by index, nodes, lists of nodes, None for a missing part.
 Children = list[Any]
 Build = Callable[[Children, Span], Any]
 

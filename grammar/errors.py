@@ -17,8 +17,8 @@ from starc.grammar.source import Span
 TAB = 4
 MAX_EXCERPT = 100  # characters shown before, under and after the marks of a very long line
 
-# Control characters, lone surrogates, and marks that break or reorder lines on screen. A newline may
-# stand in a message; an excerpt never has one.
+# Control characters, lone surrogates, and marks that break or reorder lines on screen. A newline
+# may stand in a message; an excerpt never has one.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -90,11 +90,10 @@ def _excerpt(span: Span, label: str) -> list[str]:
         marked, after = marked[:MAX_EXCERPT], "..."
     elif len(after) > MAX_EXCERPT:
         after = after[:MAX_EXCERPT] + "..."
-    before = _visible(before.expandtabs(TAB))
+    before = _shown(before, 0)
     lead = _columns(before)
-    # A tab reaches as far as the columns before it leave over.
-    marked = _visible((" " * (lead % TAB) + marked).expandtabs(TAB)[lead % TAB :])
-    text = before + marked + _visible(after.replace("\t", " "))
+    marked = _shown(marked, lead)
+    text = before + marked + _shown(after, lead + _columns(marked))
     marks = " " * lead + "^" * max(_columns(marked), 1) + (f" {_visible(label)}" if label else "")
     gutter = " " * len(str(number))
     return [
@@ -107,6 +106,15 @@ def _excerpt(span: Span, label: str) -> list[str]:
 def _visible(text: str) -> str:
     """Text with a mark for every character that a terminal would obey instead of showing."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\ufeff", ""))
+
+
+def _shown(text: str, column: int) -> str:
+    """A part of a line that begins at a column, with blanks for its tabs."""
+    first, *rest = _visible(text).split("\t")
+    for part in rest:
+        reached = column + _columns(first)
+        first += " " * (TAB - reached % TAB) + part
+    return first
 
 
 def _columns(text: str) -> int:

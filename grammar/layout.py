@@ -1,8 +1,8 @@
 """Breaking text into lines of a given width.
 
 Owns: the pieces that a printer composes (text, possible line breaks, indentation, groups, comments)
-and the one pass that lays them out, after Wadler, "A prettier printer" (2003): a group stands on one
-line if it fits, and otherwise all its own breaks are taken.
+and the one pass that lays them out, after Wadler, "A prettier printer" (2003): a group stands on
+one line if it fits, and otherwise all its own breaks are taken.
 Refuses: what is printed.
 """
 

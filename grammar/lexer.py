@@ -39,8 +39,8 @@ _EQUAL_HINT = "bindings and arguments are written with one '='; nothing is compa
 _DASH_HINT = "write the minus sign of the keyboard, '-'."
 _QUOTE_HINT = 'documentation stands between straight double quotes: "...".'
 
-# Spellings that other languages or word processors have and this one does not: (code, what it is, hint).
-# Longest first where one begins another.
+# Spellings of other languages and of word processors: (code, what is wrong, hint). Longest first
+# where one begins another.
 SLIPS: dict[str, tuple[str, str, str]] = {
     "->": ("not-a-pipe", "'->' is not an operator of the language", _PIPE_HINT),
     "=>": ("not-a-pipe", "'=>' is not an operator of the language", _PIPE_HINT),
@@ -96,7 +96,11 @@ SLIPS: dict[str, tuple[str, str, str]] = {
         "'\N{MULTIPLICATION SIGN}' is not an operator of the language",
         "multiply with '*', compose mixers with '@'.",
     ),
-    "%": ("unknown-character", "'%' is not an operator of the language", ""),
+    "%": (
+        "unknown-character",
+        "'%' is not an operator of the language",
+        "sizes are rounded up by multiple(a, of).",
+    ),
 }
 
 
@@ -144,7 +148,10 @@ def scan(source: Source) -> Tokens:
             elif kind == "COMMENT":
                 comments.append(_comment(source, start, position))
                 continue
-            elif kind in ("WRONG", None) or (kind == "NUMBER" and not _bounded(match.group())):
+            elif kind == "NUMBER" and not _bounded(match.group()):
+                faults.append(_too_large(Span(source, start, position)))
+                break
+            elif kind in ("WRONG", None):
                 fault = _fault(source, start)
                 faults.append(fault)
                 position = fault.span.end if fault.span else len(text)
@@ -273,16 +280,17 @@ def _number_fault(span: Span) -> Diagnostic:
         hint = "one '_' may stand between two digits: 50_304."
     elif re.fullmatch(r"[0-9._]+[kKmMgG]", text):
         hint = "write the digits: 4096, or 4 * 1024."
-    elif re.fullmatch(r"[0-9.]+(?:[eE][+-]?[0-9]+)?", text) or len(text) > MAX_NUMBER_LENGTH:
-        return Diagnostic(
-            "number-too-large",
-            f"a number has at most {MAX_NUMBER_LENGTH} characters and an exponent of at most "
-            f"{MAX_EXPONENT}.",
-            span,
-        )
+    elif len(text) > MAX_NUMBER_LENGTH:
+        return _too_large(span)
     else:
         hint = "a name cannot begin with a digit; a product is written with '*'."
-    return Diagnostic("bad-number", f"'{text}' is not a number.", span, hint=hint)
+    shown = text if len(text) <= MAX_NUMBER_LENGTH else f"{text[:MAX_NUMBER_LENGTH]}..."
+    return Diagnostic("bad-number", f"'{shown}' is not a number.", span, hint=hint)
+
+
+def _too_large(span: Span) -> Diagnostic:
+    message = f"a number has at most {MAX_NUMBER_LENGTH} characters, its exponent is at most "
+    return Diagnostic("number-too-large", f"{message}{MAX_EXPONENT}.", span)
 
 
 def _valid_radix(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Files: reading programs, and finding the file that a `use` names.
 
 Owns: every read of a `.star` file and what can go wrong with it. `use std.attention.gqa` is the
-operator gqa of attention.star in the standard library; `use blocks.conv.my_op` is the operator my_op
+operator gqa of attention.star in the standard library; `use blocks.conv.mine` is the operator mine
 of blocks/conv.star beside the program.
 Refuses: what stands in a file (parser.py), and every path that is not made of plain names.
 """
@@ -58,9 +58,9 @@ def find_use(
 ) -> tuple[Source, str]:
     """The file that a `use` names, read, and the name of the operator in it.
 
-    `relative_to` is the program that holds the `use`; the standard input stands in the current folder.
-    `span` is what diagnostics point at. Raises StarError: `use-not-found` when there is no such file,
-    or what read_source raises. Whether the file declares the operator is for the caller to see.
+    `relative_to` is the program that holds the `use`; the standard input stands in the current
+    folder. `span` is what diagnostics point at. Raises StarError: `use-not-found` when there is no
+    such file, or what read_source raises. The caller sees whether the file declares the operator.
     """
     *parts, operator = path
     if not parts or not all(_NAME.fullmatch(part) for part in path):
@@ -198,5 +198,5 @@ def _reason(failure: Exception) -> str:
 
 
 def _printable(name: str) -> str:
-    """A file name that can be printed: bytes that are not UTF-8 come from the system as surrogates."""
+    """A file name that can be printed: bytes that are not UTF-8 come as lone surrogates."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from starc.grammar import tables
 from starc.grammar.errors import Diagnostic
-from starc.grammar.situation import BODIES, CLOSERS, DECLARATIONS, Opener, Situation, leads_line
+from starc.grammar.mistakes_backbone import in_layers, in_modifier, misplaced_text
+from starc.grammar.situation import (
+    BLOCKS,
+    BODIES,
+    CLOSERS,
+    DECLARATIONS,
+    KEYWORDS,
+    MODIFIERS,
+    Opener,
+    Situation,
+    leads_line,
+)
 
-_BLOCKS = frozenset({"repeat", "loop", "parallel"})
-_MODIFIERS = frozenset({"shares", "reuses", "with"})
-_KEYWORDS = DECLARATIONS | _BLOCKS | _MODIFIERS | {"backbone", "from"}
 _ENDS_VALUE = frozenset({"NAME", "NUMBER", "STRING", ")", "]"})
 _STARTS_VALUE = frozenset({"NAME", "NUMBER", "(", "?"})
 _BEGINS = frozenset({"NAME", "backbone", "}"})
@@ -30,8 +38,8 @@ def explain(s: Situation) -> Diagnostic:
         _foreign_word,
         _at_file,
         _in_head,
-        _in_modifier,
-        _in_layers,
+        in_modifier,
+        in_layers,
         _in_model,
         _in_operator,
         _in_list,
@@ -44,12 +52,6 @@ def explain(s: Situation) -> Diagnostic:
     return _unexpected(s)
 
 
-def _say(
-    s: Situation, code: str, message: str, hint: str = "", *, at: int = 0, label: str = ""
-) -> Diagnostic:
-    return Diagnostic(code, message, s.span(at), label, hint)
-
-
 # --- brackets ----------------------------------------------------------------------------------
 
 
@@ -57,7 +59,7 @@ def _bracket(s: Situation) -> Diagnostic | None:
     if s.kind in CLOSERS and (not s.openers or s.kind not in map(s.closer, s.openers)):
         if not s.openers:
             hint = f"remove it, or see which '{CLOSERS[s.kind]}' before it was closed too early."
-            return _say(s, "stray-bracket", f"this '{s.kind}' closes nothing.", hint)
+            return s.say("stray-bracket", f"this '{s.kind}' closes nothing.", hint)
         opener = s.openers[-1]
         return Diagnostic(
             "stray-bracket",
@@ -79,7 +81,7 @@ def _bracket(s: Situation) -> Diagnostic | None:
 
 
 def _dedented(s: Situation, opener: Opener) -> bool:
-    """The next binding, setting or unit has begun: on its own line, no deeper than the bracket's."""
+    """The next item has begun: on a line of its own, no deeper than the bracket's."""
     first = s.index - 1 if s.kind == "=" and s.near(-1) == "NAME" else s.index
     if s.kind in CLOSERS or not leads_line(s.tokens, first):
         return False
@@ -109,26 +111,26 @@ def _foreign_word(s: Situation) -> Diagnostic | None:
         if word in ("def", "func", "function", "fn", "fun", "op", "class", "struct", "module"):
             message = f"'{word}' declares nothing."
             hint = f"{_OPERATOR[:-1]}, or model name {{ ... }}."
-            return _say(s, "not-a-declaration", message, hint)
+            return s.say("not-a-declaration", message, hint)
         if word in ("import", "include", "from", "require", "using"):
-            return _say(s, "not-a-declaration", f"'{word}' brings in nothing.", _USE)
+            return s.say("not-a-declaration", f"'{word}' brings in nothing.", _USE)
         if word == "as":
             message = "an operator keeps its name when it is used."
-            return _say(s, "no-renaming", message, "leave out 'as ...'.")
+            return s.say("no-renaming", message, "leave out 'as ...'.")
         return None
     word = s.text(-1)
     if s.place not in BODIES or s.near(-1) != "NAME" or s.near(-2) in (":", "=", "|>"):
         return None
     if word in ("let", "const", "var", "val", "auto", "int", "float", "real", "feature"):
         message = f"'{word}' is not needed to bind a name."
-        return _say(s, "not-a-binding", message, "write NAME = expression.", at=-1)
+        return s.say("not-a-binding", message, "write NAME = expression.", at=-1)
     if word in ("return", "yield", "output"):
         message = "an operator gives what its 'y' is bound to."
-        return _say(s, "not-a-binding", message, "write y = ... .", at=-1)
+        return s.say("not-a-binding", message, "write y = ... .", at=-1)
     if word in ("if", "else", "elif", "while", "for", "switch", "match", "when"):
         message = f"there is no '{word}': a program is the same for every input."
         hint = "repeat n { ... } stacks copies; ?[a(), b()] leaves a choice to a search."
-        return _say(s, "no-control-flow", message, hint, at=-1)
+        return s.say("no-control-flow", message, hint, at=-1)
     return None
 
 
@@ -137,184 +139,77 @@ def _at_file(s: Situation) -> Diagnostic | None:
         return None
     word = s.text()
     if "." in s.expected and s.near(-1) == "NAME" and s.kind in ("/", "-", ":", "@"):
-        return _say(s, "bad-use", "the parts of a 'use' are joined by dots.", _USE)
+        return s.say("bad-use", "the parts of a 'use' are joined by dots.", _USE)
     if "use" in s.expected and s.kind == ",":
         message = "one 'use' brings in one operator."
-        return _say(s, "bad-use", message, "begin another use for the next one.")
+        return s.say("bad-use", message, "begin another use for the next one.")
     if s.near(-1) == "." and s.kind in ("*", "{", "("):
-        return _say(s, "bad-use", "one 'use' brings in one operator.", "name it.")
+        return s.say("bad-use", "one 'use' brings in one operator.", "name it.")
     if s.near(-1) == "use" and s.kind == "STRING":
         hint = f"{_USE[:-1]}, or use blocks.conv.mine for ./blocks/conv.star."
-        return _say(s, "bad-use", "a 'use' is written without quotes.", hint)
-    if s.near(-1) in ("use", ".") and (s.leads_line or s.kind not in _KEYWORDS):
-        return _say(s, "bad-use", "this 'use' is not complete.", _USE, at=-1)
+        return s.say("bad-use", "a 'use' is written without quotes.", hint)
+    if s.near(-1) in ("use", ".") and (s.leads_line or s.kind not in KEYWORDS):
+        return s.say("bad-use", "this 'use' is not complete.", _USE, at=-1)
     if "use" not in s.expected:
         return None
     if s.kind == "NAME" and s.near(1) == "(":
         message = f"'{word}(...)' stands outside every declaration."
         hint = f"units stand in a backbone; an operator is declared by operator {word}(...)."
-        return _say(s, "not-a-declaration", message, hint)
+        return s.say("not-a-declaration", message, hint)
     if s.kind == "NAME" and s.near(1) == "{":
         message = f"'{word}' declares nothing."
-        return _say(
-            s, "not-a-declaration", message, f"write model {word} {{ ... }} or {_OPERATOR[6:]}"
+        return s.say(
+            "not-a-declaration", message, f"write model {word} {{ ... }} or {_OPERATOR[6:]}"
         )
     if s.kind == "NAME" and s.near(1) in ("=", ":"):
         message = f"'{word}' stands outside every declaration."
         hint = "bindings stand in an operator, settings in a model, units in its backbone."
-        return _say(s, "not-a-declaration", message, hint)
-    if s.kind in _KEYWORDS:
+        return s.say("not-a-declaration", message, hint)
+    if s.kind in KEYWORDS:
         message = f"'{word}' stands outside a model."
-        return _say(s, "not-a-declaration", message, "write model name { ... backbone { ... } }.")
+        return s.say("not-a-declaration", message, "write model name { ... backbone { ... } }.")
     if s.kind == "STRING":
         message = "documentation stands outside what it documents."
         hint = "move it behind the '{' of an operator or model, or write a comment: # ... ."
-        return _say(s, "string-not-allowed", message, hint)
+        return s.say("string-not-allowed", message, hint)
     message = f"'{word}' begins no declaration."
-    return _say(s, "not-a-declaration", message, "a file holds use, operator and model.")
+    return s.say("not-a-declaration", message, "a file holds use, operator and model.")
 
 
 def _in_head(s: Situation) -> Diagnostic | None:
     before = s.near(-1)
-    if before in ("operator", "model") and s.kind not in _KEYWORDS | {"NAME"}:
+    if before in ("operator", "model") and s.kind not in KEYWORDS | {"NAME"}:
         hint = _OPERATOR if before == "operator" else "write model name { ... }."
-        return _say(s, "missing-name", f"this {before} has no name.", hint, at=-1)
+        return s.say("missing-name", f"this {before} has no name.", hint, at=-1)
     if s.near(-2) == "operator" and s.kind != "(" and before == "NAME":
         message = f"operator '{s.text(-1)}' has no list of parameters."
         hint = f"write operator {s.text(-1)}() {{ ... }}."
-        return _say(s, "missing-parenthesis", message, hint, at=-1)
+        return s.say("missing-parenthesis", message, hint, at=-1)
     if s.near(-2) == "model" and s.kind == "(" and before == "NAME":
         message = "a model has no parameters."
         hint = f"its numbers are settings: model {s.text(-1)} {{ width = 768 ... }}."
-        return _say(s, "bad-model", message, hint)
+        return s.say("bad-model", message, hint)
     if s.expected == {"{"}:
         if s.kind == ":":
-            return _say(s, "missing-brace", "a body stands in braces.", "write { ... }.")
+            return s.say("missing-brace", "a body stands in braces.", "write { ... }.")
         if s.kind == "=":
-            return _say(s, "missing-brace", "a body is not bound with '='.", "leave out '='.")
+            return s.say("missing-brace", "a body is not bound with '='.", "leave out '='.")
         message = f"the body behind '{s.text(-1)}' is missing."
-        return _say(s, "missing-brace", message, "write { ... }.", at=-1)
+        return s.say("missing-brace", message, "write { ... }.", at=-1)
     if s.place == "parameters":
         if s.kind == "NAME" and before == "NAME":
             message = "the kind of a parameter stands behind its name."
-            return _say(s, "bad-parameter", message, f"write {s.text()}: {s.text(-1)}.", at=-1)
-        if before == ":" and s.kind != "NAME" and s.kind not in _KEYWORDS:
+            return s.say("bad-parameter", message, f"write {s.text()}: {s.text(-1)}.", at=-1)
+        if before == ":" and s.kind != "NAME" and s.kind not in KEYWORDS:
             message = "the kind of this parameter is missing."
-            return _say(s, "bad-parameter", message, "write heads: int = 8.", at=-1)
+            return s.say("bad-parameter", message, "write heads: int = 8.", at=-1)
         if s.kind == "*":
             message = "every parameter of an operator has a name."
-            return _say(s, "bad-parameter", message, "write heads: int, theta: real = 10_000.")
+            return s.say("bad-parameter", message, "write heads: int, theta: real = 10_000.")
         if s.kind == "NUMBER" and s.expected & {"NAME"}:
             message = "a parameter is a name, not a number."
-            return _say(s, "bad-parameter", message, "a default follows '=': heads: int = 8.")
+            return s.say("bad-parameter", message, "a default follows '=': heads: int = 8.")
     return None
-
-
-# --- the backbone ------------------------------------------------------------------------------
-
-
-def _in_modifier(s: Situation) -> Diagnostic | None:
-    if s.place == "layers" and (back := s.since("shares", "reuses")):
-        return _after_tie(s, back)
-    if s.near(-1) in ("with", "from") and s.kind not in _KEYWORDS and "NAME" in s.expected:
-        message = f"'{s.near(-1)}' is followed by a name."
-        hint = "the label of an earlier unit, as in a0: gqa(heads = 8), or with residual = none."
-        return _say(s, "missing-label", message, hint)
-    if s.near(-2) == "with" and s.expected == {"="}:
-        message = "'with' gives this unit a residual of its own."
-        return _say(s, "bad-with", message, "write with residual = sandwich(rmsnorm).")
-    return None
-
-
-def _after_tie(s: Situation, back: int) -> Diagnostic | None:
-    word = s.near(back)
-    partner, other = ("with", "from") if word == "shares" else ("from", "with")
-    code, form = f"missing-{partner}", f"{word} B, V {partner} a0"
-    if s.kind == other and partner in s.expected:
-        hint = "weights are tied by 'shares ... with', values are taken by 'reuses ... from'."
-        return _say(s, code, f"'{word}' goes with '{partner}': {form}.", hint)
-    if partner in s.expected and s.kind == "NAME" and s.near(1) in (partner, ","):
-        message = f"a comma is missing before '{s.text()}'."
-        return _say(s, "missing-comma", message, f"write {form}.")
-    everything = ", shares * with a0 (all weights)" if word == "shares" else ""
-    hint = f"write {form}{everything}, or {word} ? to leave it to a search."
-    return Diagnostic(
-        code, f"this '{word}' is not complete.", s.span(back).to(s.span(-1)), hint=hint
-    )
-
-
-def _in_layers(s: Situation) -> Diagnostic | None:
-    if s.place == "mode":
-        message = "parallel takes one name: how its branches are combined."
-        return _say(s, "bad-parallel", message, "write parallel(sum), mean, difference or gated.")
-    if s.place != "layers":
-        return None
-    before, word = s.near(-1), s.text()
-    if before == "NAME" and "(" in s.expected:
-        return _after_unit_name(s)
-    if before in ("repeat", "loop") and s.kind in ("{", ":"):
-        message = f"this '{before}' does not say how often."
-        return _say(s, "missing-count", message, f"write {before} 4 {{ ... }}.", at=-1)
-    if before == "parallel":
-        message = "this 'parallel' does not say how its branches are combined."
-        hint = "write parallel(sum) { ... }; or mean, difference, gated."
-        return _say(s, "bad-parallel", message, hint, at=-1)
-    if "{" in s.expected and "|>" in s.expected:
-        message = "what is repeated stands in braces."
-        return _say(s, "missing-brace", message, "write repeat 4 { gqa(heads = 8)  swiglu() }.")
-    if s.kind in ("repeat", "loop") and before == ":":
-        message = f"a {word} has no label."
-        return _say(s, "bad-label", message, "label the units in it.", at=-2)
-    if s.kind in _MODIFIERS and before == "}":
-        message = f"'{word}' follows a unit, not a block."
-        return _say(s, "bad-modifier", message, "write it behind the units in the block.")
-    if s.kind in _MODIFIERS:
-        return _say(s, "bad-modifier", f"'{word}' follows a unit.", "write it behind one.")
-    if s.kind in ("|>", "->"):
-        message = "units follow each other without '|>'."
-        return _say(s, "no-pipe", message, "leave it out: gqa(heads = 8)  swiglu().")
-    if s.kind in ("+", "-"):
-        mode = "sum" if s.kind == "+" else "difference"
-        message = "units are not joined by operators."
-        hint = f"branches on the same input stand in parallel({mode}) {{ ... }}."
-        return _say(s, "no-operator", message, hint)
-    if s.kind in ("*", "/", "@", "NUMBER"):
-        message = (
-            "units are not joined by operators."
-            if s.kind != "NUMBER"
-            else ("a number is not a unit.")
-        )
-        return _say(s, "no-operator", message, "copies are stacked by repeat 4 { ... }.")
-    if s.kind == ",":
-        message = "units are not separated by commas."
-        return _say(s, "no-comma", message, "leave the comma out; blanks are enough.")
-    if s.kind == "{":
-        message = "this brace opens no block."
-        hint = "write repeat n { ... }, loop n { ... } or parallel(sum) { ... }."
-        return _say(s, "bad-block", message, hint)
-    if s.kind == "STRING":
-        return _string(s)
-    if s.kind in DECLARATIONS | {"backbone"}:
-        message = f"'{word}' cannot stand in a backbone."
-        return _say(s, "misplaced", message, "close the model first.")
-    if s.kind == "(":
-        message = "a unit begins with the name of an operator."
-        return _say(s, "bad-unit", message, "write gqa(heads = 8).")
-    return None
-
-
-def _after_unit_name(s: Situation) -> Diagnostic:
-    """A name begins a unit, and neither arguments nor the colon of a label follow."""
-    name = s.text(-1)
-    if s.kind == "=" and s.near(1) == "NAME" and s.near(2) == "(":
-        message = "a label is followed by a colon."
-        return _say(s, "bad-label", message, f"write {name}: {s.text(1)}(...).")
-    if s.kind == "=":
-        message = f"'{name}' is set inside the backbone."
-        hint = "settings stand in the model, before its backbone."
-        return _say(s, "setting-in-backbone", message, hint, at=-1)
-    message = f"unit '{name}' has no parentheses."
-    return _say(s, "unit-without-parentheses", message, f"write {name}().", at=-1)
 
 
 # --- bodies of models and operators ------------------------------------------------------------
@@ -327,15 +222,15 @@ def _in_model(s: Situation) -> Diagnostic | None:
     if s.expected == {"="} and s.near(-1) == "NAME":
         if s.kind == "(" or (s.kind == ":" and s.near(1) == "NAME" and s.near(2) == "("):
             message = "a unit stands outside the backbone."
-            return _say(s, "unit-outside-backbone", message, "write backbone { ... }.", at=-1)
+            return s.say("unit-outside-backbone", message, "write backbone { ... }.", at=-1)
         message = "a setting is written with '='."
-        return _say(s, "missing-equals", message, f"write {s.text(-1)} = ... .")
-    if s.kind in _BLOCKS | {"?"} | _MODIFIERS:
+        return s.say("missing-equals", message, f"write {s.text(-1)} = ... .")
+    if s.kind in BLOCKS | {"?"} | MODIFIERS:
         message = f"'{word}' stands outside the backbone."
-        return _say(s, "unit-outside-backbone", message, "write backbone { ... }.")
+        return s.say("unit-outside-backbone", message, "write backbone { ... }.")
     if s.leads_line and s.kind in DECLARATIONS:
         message = f"'{word}' cannot stand in a model."
-        return _say(s, "misplaced", message, "close the model first.")
+        return s.say("misplaced", message, "close the model first.")
     return _in_body(s, "settings")
 
 
@@ -347,36 +242,36 @@ def _in_operator(s: Situation) -> Diagnostic | None:
         joined = s.near(-2) in _ENDS_VALUE and not leads_line(s.tokens, s.index - 1)
         if joined:
             message = f"nothing joins '{s.text(-2)}' and '{name}'."
-            return _say(s, "missing-operator", message, _STAGES, at=-1)
+            return s.say("missing-operator", message, _STAGES, at=-1)
         if s.kind == ":":
             message = "a binding is written with '='."
-            return _say(s, "missing-equals", message, f"write {name} = ... .")
+            return s.say("missing-equals", message, f"write {name} = ... .")
         if s.kind == ",":
             message = "one binding binds one name."
-            return _say(s, "bad-binding", message, f"write {name} = ..., and another for the next.")
+            return s.say("bad-binding", message, f"write {name} = ..., and another for the next.")
         message = "this value is not bound to a name."
-        return _say(s, "not-a-binding", message, "write NAME = expression.", at=-1)
-    if s.leads_line and s.kind in _BLOCKS - {"repeat"} | _MODIFIERS | {"backbone"}:
+        return s.say("not-a-binding", message, "write NAME = expression.", at=-1)
+    if s.leads_line and s.kind in BLOCKS - {"repeat"} | MODIFIERS | {"backbone"}:
         message = f"'{word}' cannot stand in an operator."
-        return _say(s, "misplaced", message, "it belongs in the backbone of a model.")
+        return s.say("misplaced", message, "it belongs in the backbone of a model.")
     if s.leads_line and s.kind in DECLARATIONS:
         message = f"'{word}' cannot stand in an operator."
-        return _say(s, "misplaced", message, "close the operator first.")
+        return s.say("misplaced", message, "close the operator first.")
     return _in_body(s, "bindings")
 
 
 def _in_body(s: Situation, items: str) -> Diagnostic | None:
     if s.kind == "," and "|>" in s.expected:
         message = f"{items} are not separated by commas."
-        return _say(s, "no-comma", message, "leave the comma out; blanks are enough.")
+        return s.say("no-comma", message, "leave the comma out; blanks are enough.")
     if s.kind == "=" and s.near(-1) == "NAME" and s.near(-2) == "=":
-        return _say(s, "bad-binding", "one '=' binds one name.", "write two bindings.")
+        return s.say("bad-binding", "one '=' binds one name.", "write two bindings.")
     if s.kind == "{":
         message = "this brace opens nothing."
-        return _say(s, "bad-block", message, "values are grouped by parentheses: (a + b).")
-    if s.kind not in _KEYWORDS | {"STRING", tables.END} and s.expected - {"STRING"} <= _BEGINS:
+        return s.say("bad-block", message, "values are grouped by parentheses: (a + b).")
+    if s.kind not in KEYWORDS | {"STRING", tables.END} and s.expected - {"STRING"} <= _BEGINS:
         item = items.removesuffix("s")
-        return _say(s, f"not-a-{item}", f"'{s.text()}' begins no {item}.", "write NAME = value.")
+        return s.say(f"not-a-{item}", f"'{s.text()}' begins no {item}.", "write NAME = value.")
     return None
 
 
@@ -388,88 +283,80 @@ def _in_list(s: Situation) -> Diagnostic | None:
     if s.place in ("arguments", "parameters", "hole"):
         if s.kind == "," and before in (",", "(", "["):
             message = "nothing stands before this comma."
-            return _say(s, "missing-expression", message, "remove it, or write what is missing.")
+            return s.say("missing-expression", message, "remove it, or write what is missing.")
         if s.kind == ":" and before == "NAME" and s.place == "arguments":
             message = "an argument is named with '='."
-            return _say(s, "missing-equals", message, f"write {s.text(-1)} = {s.text(1)}.")
-        if s.kind in _STARTS_VALUE | _BLOCKS and "," in s.expected:
+            return s.say("missing-equals", message, f"write {s.text(-1)} = {s.text(1)}.")
+        if s.kind in _STARTS_VALUE | BLOCKS and "," in s.expected:
             message = f"a comma or an operator is missing before '{word}'."
             hint = "what stands in a list is separated by commas."
-            return _say(s, "missing-comma", message, hint)
+            return s.say("missing-comma", message, hint)
     if s.kind == "=" and s.place in ("arguments", "group", "hole"):
         message = "this '=' names nothing."
-        return _say(s, "bad-equals", message, "arguments are named in a call: conv(kernel = 4).")
+        return s.say("bad-equals", message, "arguments are named in a call: conv(kernel = 4).")
     if s.place == "group":
         if s.kind == ",":
             message = "parentheses hold one value."
-            return _say(s, "no-tuple", message, "features are joined by concat(a, b).")
+            return s.say("no-tuple", message, "features are joined by concat(a, b).")
         if s.kind == ")" and before == "(":
             message = "nothing stands in these parentheses."
-            return _say(s, "missing-expression", message, "parentheses hold one value.")
+            return s.say("missing-expression", message, "parentheses hold one value.")
     if s.place == "hole" and s.kind == "]" and before == "[":
         message = "this hole has no choices."
-        return _say(s, "bad-hole", message, "write ?[4, 8, 12] or ?[1 .. 16].")
+        return s.say("bad-hole", message, "write ?[4, 8, 12] or ?[1 .. 16].")
     if s.place == "hole" and (s.kind == ".." or (s.kind == "," and ".." not in s.expected)):
         message = "a hole is a list of choices or one range."
-        return _say(s, "bad-hole", message, "write ?[4, 8, 12] or ?[1 .. 16].")
+        return s.say("bad-hole", message, "write ?[4, 8, 12] or ?[1 .. 16].")
     return None
 
 
 def _in_expression(s: Situation) -> Diagnostic | None:
     before, word = s.near(-1), s.text()
     if s.kind == "STRING":
-        return _string(s)
+        return misplaced_text(s)
     if s.kind in _OPERATORS and s.kind not in s.expected and "|>" in s.expected:
         message = f"a pipe cannot be an operand of '{word}' without parentheses."
-        return _say(s, "bare-pipe", message, f"write (x |> silu) {word} y.")
+        return s.say("bare-pipe", message, f"write (x |> silu) {word} y.")
     if before == "repeat" and s.expected == {"("}:
         message = "the stage 'repeat' says how often."
-        return _say(s, "missing-parenthesis", message, "write x |> repeat(4).", at=-1)
+        return s.say("missing-parenthesis", message, "write x |> repeat(4).", at=-1)
     if s.expected <= {"[", "NAME"} and "?" in (before, s.near(-2)):
         message = "a hole says what it chooses from."
-        return _say(s, "bad-hole", message, "write ?[4, 8, 12], ?[1 .. 16] or ?name[...].", at=-1)
+        return s.say("bad-hole", message, "write ?[4, 8, 12], ?[1 .. 16] or ?name[...].", at=-1)
     if s.kind == "[" and before in _ENDS_VALUE:
         message = "values are not indexed."
-        return _say(s, "no-indexing", message, "channels are taken by x |> slice(0, 64).")
+        return s.say("no-indexing", message, "channels are taken by x |> slice(0, 64).")
     if s.kind == "..":
-        return _say(s, "bad-range", "a range stands in a hole.", "write ?[1 .. 16].")
+        return s.say("bad-range", "a range stands in a hole.", "write ?[1 .. 16].")
     if s.kind == "." or (s.kind == "(" and s.near(-2) == "." and before == "NAME"):
         message = "values have no methods or parts."
         hint = "stages follow '|>': x |> heads(8); LABEL.NAME is a feature of an earlier unit."
-        return _say(s, "no-method", message, hint)
+        return s.say("no-method", message, hint)
     if before == "|>" or (s.kind == "=" and s.near(-2) == "|>"):
         message = "'|>' is followed by a stage."
         at = -1 if before == "|>" else -2
-        return _say(s, "missing-stage", message, f"{_STAGES[:-1]}.", at=at)
+        return s.say("missing-stage", message, f"{_STAGES[:-1]}.", at=at)
     at = -2 if s.kind == "=" and before == "NAME" and s.near(-2) in _OPERATORS else -1
     operator = s.near(at)
-    if operator in _OPERATORS | {"="} and s.kind not in _KEYWORDS:
+    if operator in _OPERATORS | {"="} and s.kind not in KEYWORDS:
         message = f"nothing stands behind this '{operator}'."
-        return _say(s, "missing-expression", message, "an expression must follow it.", at=at)
+        return s.say("missing-expression", message, "an expression must follow it.", at=at)
     if s.kind in _OPERATORS and before in ("(", ",", "["):
         message = f"nothing stands before this '{word}'."
-        return _say(s, "missing-expression", message, "an expression must precede it.")
+        return s.say("missing-expression", message, "an expression must precede it.")
     if s.kind == "(" and before in (")", "NUMBER", "]"):
         message = "only a name can be called."
-        return _say(s, "not-callable", message, "a product is written with '*'.")
+        return s.say("not-callable", message, "a product is written with '*'.")
     if s.kind in _STARTS_VALUE and before in _ENDS_VALUE and "|>" in s.expected:
         message = f"nothing joins '{s.text(-1)}' and '{word}'."
-        return _say(s, "missing-operator", message, _STAGES)
+        return s.say("missing-operator", message, _STAGES)
     return None
 
 
-def _string(s: Situation) -> Diagnostic:
-    message = "text may stand as documentation only, first in an operator or a model."
-    hint = "names are written without quotes: pairs = half."
-    if s.place in BODIES and s.near(-1) != "=":
-        hint = "move it behind the '{' of an operator or model, or write a comment: # ... ."
-    return _say(s, "string-not-allowed", message, hint)
-
-
 def _reserved_word(s: Situation) -> Diagnostic | None:
-    if s.kind in _KEYWORDS and ("NAME" in s.expected or s.place not in BODIES | {"file"}):
+    if s.kind in KEYWORDS and ("NAME" in s.expected or s.place not in BODIES | {"file"}):
         message = f"'{s.kind}' is a word of the language and cannot be a name."
-        return _say(s, "reserved-word", message, f"for example {s.kind}_.")
+        return s.say("reserved-word", message, f"for example {s.kind}_.")
     return None
 
 
@@ -496,4 +383,4 @@ def _unexpected(s: Situation) -> Diagnostic:
     choices += [_SPOKEN.get(kind, f"'{kind}'") for kind in sorted(expected)]
     label = f"expected {' or '.join(choices)}" if len(choices) <= 4 else ""
     found = _SPOKEN[tables.END] if s.kind == tables.END else f"'{s.text()}'"
-    return _say(s, "unexpected-token", f"{found} cannot stand here.", label=label)
+    return s.say("unexpected-token", f"{found} cannot stand here.", label=label)

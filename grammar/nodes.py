@@ -145,7 +145,7 @@ class Operator(Node):
 
 @dataclass(frozen=True)
 class Shares(Node):
-    """`shares NAMES with LABEL` ties weights; `names` is ("*",) for all; label None is `shares ?`."""
+    """`shares NAMES with LABEL` ties weights; ("*",) names all; label None is `shares ?`."""
 
     names: tuple[str, ...]
     label: str | None
@@ -231,7 +231,7 @@ class Model(Node):
 
 @dataclass(frozen=True)
 class Use(Node):
-    """`use std.attention.gqa`: the operator named last, from the file named by what stands before."""
+    """`use std.attention.gqa`: the operator named last, of the file named before it."""
 
     path: tuple[str, ...]
 
@@ -241,7 +241,7 @@ Declaration = Use | Operator | Model
 
 @dataclass(frozen=True)
 class Comment(Node):
-    """`# text`, `text` without the mark and surrounding blanks; `own_line` when nothing stands before it."""
+    """`# text`: `text` without mark and blanks around it, `own_line` if no code precedes it."""
 
     text: str
     own_line: bool
@@ -257,5 +257,5 @@ class Program:
 
 
 def clean_documentation(text: str) -> str:
-    """Documentation as a program holds it: without the indentation of the lines it was written on."""
+    """Documentation as a program holds it, without the indentation it was written with."""
     return "\n".join(line.rstrip() for line in cleandoc(text).split("\n")).strip("\n")

@@ -1,9 +1,9 @@
 """From tokens to the syntax tree, by the tables made from star.lark.
 
-Owns: running the LALR(1) automaton, the limits on size and nesting, and carrying on after an error,
-so that one run reports as many faults as it can.
-Refuses: what nodes look like (builder.py) and what an error says (mistakes.py). Nothing here recurses,
-so no input exhausts Python's stack; the limit on nesting protects the stages that walk the tree.
+Owns: running the LALR(1) automaton, the limits on size and nesting, and carrying on after an
+error, so that one run reports as many faults as it can.
+Refuses: what nodes look like (builder.py) and what an error says (mistakes.py). Nothing here
+recurses, so no input exhausts Python's stack; the limit on nesting is for those who walk the tree.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def parse(
         raise StarError(
             Diagnostic(
                 "program-too-large",
-                f"the program has {len(source.text):,} characters; the limit is {max_characters:,}.",
+                f"the program has {len(source.text):,} characters.",
                 Span(source, 0, 0),
+                hint=f"the limit is {max_characters:,}; it can be raised.",
             )
         )
     tokens = scan(source)
@@ -80,7 +81,7 @@ class _Parser:
         self._resumed = 0  # everything before this token has been tried
 
     def run(self) -> list[Any]:
-        """The declarations. Raises StarError with all faults when the end of the text is reached."""
+        """The declarations. Raises StarError with all faults at the end of the text."""
         index: int | None = self._advance(0)
         while index is not None and len(self.faults) < MAX_FAULTS:
             fault = explain(situation(self.tokens, index, self.states, self.values))
@@ -98,7 +99,7 @@ class _Parser:
         return 1 if self.values and isinstance(self.values[0], list) else 0
 
     def _advance(self, index: int) -> int | None:
-        """Shift and reduce from a token on; None at the end of the text, or the token that is wrong."""
+        """Shift and reduce from a token on, to the end of the text (None) or to a wrong token."""
         kinds, token_starts, token_ends = self.tokens.kinds, self.tokens.starts, self.tokens.ends
         actions, gotos, rules = self.tables.actions, self.tables.gotos, self.tables.rules
         states, values, depths = self.states, self.values, self.depths
@@ -209,7 +210,7 @@ class _Parser:
         return any(item in self.tables.gotos[state] for item in _ITEMS)
 
     def _begins_item(self, index: int) -> bool:
-        """Whether a token looks like the beginning of a binding, setting, unit or block, or a `}`."""
+        """Whether a token looks like the beginning of an item of a body, or is a `}`."""
         kind = self.tokens.kinds[index]
         if kind == "}":
             return True

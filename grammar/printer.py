@@ -1,8 +1,8 @@
 """From the syntax tree to canonical text: what `starc fmt` writes.
 
-Owns: the one way to write a tree. Comments, single blank lines and which units share a line are taken
-from the source that the tree was read from. A tree that no one wrote prints just as well, and so does
-one with parts from elsewhere: places that are not in the source, or out of order, are passed over.
+Owns: the one way to write a tree. Comments, single blank lines and which units share a line are
+taken from the source that the tree was read from. A tree that no one wrote prints just as well, and
+one with parts from elsewhere too: places not in the source, or out of order, are passed over.
 Refuses: breaking lines (layout.py) and finding places in the source (places.py).
 """
 

@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starc.grammar import tables
+from starc.grammar.errors import Diagnostic
 from starc.grammar.lexer import Tokens
 from starc.grammar.source import Span
 
 CLOSERS = {")": "(", "]": "[", "}": "{"}
 OPENERS = {opener: closer for closer, opener in CLOSERS.items()}
 DECLARATIONS = frozenset({"use", "operator", "model"})
+BLOCKS = frozenset({"repeat", "loop", "parallel"})
+MODIFIERS = frozenset({"shares", "reuses", "with"})
+KEYWORDS = DECLARATIONS | BLOCKS | MODIFIERS | {"backbone", "from"}
 BODIES = frozenset({"operator", "model", "layers"})
 
 
@@ -79,6 +83,12 @@ class Situation:
             end = self.tokens.ends[at - 1]
             return Span(self.tokens.source, end, end)
         return self.tokens.span(at)
+
+    def say(
+        self, code: str, message: str, hint: str = "", *, at: int = 0, label: str = ""
+    ) -> Diagnostic:
+        """A diagnostic at this token, or at one a distance away."""
+        return Diagnostic(code, message, self.span(at), label, hint)
 
     def closer(self, opener: Opener) -> str:
         """The bracket that closes an open one."""

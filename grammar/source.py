@@ -1,6 +1,6 @@
 """Source text and places in it.
 
-Owns: what a file says, which line and column an offset is on, and the excerpt that a diagnostic shows.
+Owns: what a file says, and which line and column an offset is on.
 Refuses: any knowledge of the language.
 """
 

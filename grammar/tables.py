@@ -1,7 +1,7 @@
-"""Parse tables: made from star.lark by Lark's LALR analysis, kept in star.json, loaded by parser.py.
+"""Parse tables: made from star.lark by Lark's LALR analysis, kept in star.json.
 
-Owns: the form of the tables, making them (`python -m starc.grammar.tables`) and loading them. Lark is
-imported only to make them: building the parser on every start would cost more than compiling a
+Owns: the form of the tables, making them (`python -m starc.grammar.tables`) and loading them. Lark
+is imported only to make them: building the parser on every start would cost more than compiling a
 program does. The tables are the same to the byte on every run.
 Refuses: conflicts (strict mode), and knowing what any rule means.
 """
@@ -39,9 +39,10 @@ class Rule:
 class Tables:
     """An LALR(1) automaton; state 0 is the first.
 
-    `terminals`: pattern by name, for those that have one; all others are spelled as they are named.
-    `ignored`: the terminals that stand anywhere. `actions[state][terminal]`: a state + 1 to shift to,
-    -1 - the index of a rule to reduce by, or ACCEPT. `gotos[state][origin]`: the state after a reduction.
+    `terminals`: pattern by name; `literals`: all other terminals, which are spelled as they are
+    named; `ignored`: those that stand anywhere. `actions[state][terminal]` is a state + 1 to shift
+    to, -1 - the index of a rule to reduce by, or ACCEPT; `gotos[state][origin]` is the state after
+    a reduction.
     """
 
     terminals: Mapping[str, str]
@@ -77,7 +78,7 @@ def generate(grammar: str) -> str:
 
     lark = Lark(grammar, parser="lalr", maybe_placeholders=True)
     analyzer = LALR_Analyzer(lark.parser.parser_conf, strict=True)  # raises on any conflict
-    analyzer.compute_lalr()
+    analyzer.compute_lalr()  # type: ignore[no-untyped-call]
     table = analyzer.parse_table
     # A terminal with a fixed spelling goes by that spelling: `"("`, not `LPAR`.
     spelling = {

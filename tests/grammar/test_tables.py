@@ -22,7 +22,10 @@ def test_tables_are_those_of_the_grammar() -> None:
 
 
 def test_tables_do_not_depend_on_hashes() -> None:
-    script = "import sys; from starc.grammar.tables import generate; print(generate(sys.stdin.read()), end='')"
+    script = (
+        "import sys; from starc.grammar.tables import generate; "
+        "print(generate(sys.stdin.read()), end='')"
+    )
     made = subprocess.run(
         [sys.executable, "-c", script],
         input=GRAMMAR,
@@ -52,7 +55,8 @@ def test_every_transition_leads_to_a_state() -> None:
 
 def test_reading_a_program_imports_no_parser_generator() -> None:
     script = (
-        "import sys; from starc.grammar.parser import parse; from starc.grammar.source import Source; "
+        "import sys; from starc.grammar.parser import parse; "
+        "from starc.grammar.source import Source; "
         "parse(Source('', 'use a.b')); sys.exit('lark' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -2,8 +2,8 @@
 
     from tests.strategies.syntax import expressions, programs
 
-A tree drawn here is one that some text parses to: the few rules of form are kept (no argument twice,
-named arguments last, units and stages where the grammar wants them), and nothing else is.
+A tree drawn here is one that some text parses to: the few rules of form are kept (no argument
+twice, named arguments last, units and stages where the grammar wants them), and nothing else is.
 """
 
 from __future__ import annotations
