@@ -5,11 +5,13 @@ Owns: the order of a file, Python literals of a user's text, black. Refuses: dec
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
 from starc.compiler.kernel_plan import sections
-from starc.compiler.plan import FilePlan, FunctionPlan, MixerPlan
+from starc.compiler.plan import FilePlan, FunctionPlan, MixerPlan, ModuleClass
 from starc.compiler.support import required
 from starc.grammar.errors import InternalError
 from starc.templates import render
@@ -17,30 +19,57 @@ from starc.templates import render
 LINE_LENGTH = 100
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A part of the file; `fixed` text is the same in every file, formatted in its template."""
+
+    text: str
+    fixed: bool = False
+
+
 def emit(plan: FilePlan, *, format: bool = True) -> str:
     """The text of a generated file; raises InternalError when black refuses it."""
-    classes = [
-        render("class.py.j2", **{**vars(c), "doc": tuple(map(docstring, c.doc))})
-        for c in plan.classes
+    pieces = [
+        _Piece(_head(plan)),
+        *_kernels(plan),
+        *_functions(plan),
+        *(_Piece(_class(c)) for c in plan.classes),
+        _Piece(_model(plan)),
+        _Piece(f"SOURCE = {literal(plan.source)}"),
+        _Piece(render("main.py.j2"), fixed=True),
     ]
-    functions = _functions(plan)
-    kernels = [
-        render(template, **({"kernel": kernel} if kernel else {}))
-        for template, kernel in sections(plan.kernels)
-    ]
-    model = {**vars(plan.model), "doc": tuple(map(docstring, plan.model.doc))}
-    text = render(
-        "file.py.j2",
-        title=plan.title,
-        digest=plan.digest,
-        config=[(repr(k), repr(v)) for k, v in plan.config],
-        imports=_imports(bool(plan.kernels)),
-        fragments=[part.strip("\n") for part in (*kernels, *functions, *classes)],
-        model=model,
-        source=literal(plan.source),
+    # Piece by piece: black reads a piece again only where it changed that piece.
+    return "\n\n\n".join(_finished(piece, format) for piece in pieces) + "\n"
+
+
+def _finished(piece: _Piece, format: bool) -> str:
+    text = re.sub(r"[ \t]+\n", "\n", piece.text.strip("\n"))
+    return _formatted(text).strip("\n") if format and not piece.fixed else text
+
+
+def _head(plan: FilePlan) -> str:
+    config = [(json.dumps(k), json.dumps(v)) for k, v in plan.config]
+    imports = _imports(bool(plan.kernels))
+    return render(
+        "file.py.j2", title=plan.title, digest=plan.digest, config=config, imports=imports
     )
-    text = re.sub(r"[ \t]+\n", "\n", text)
-    return _formatted(text) if format else text
+
+
+def _kernels(plan: FilePlan) -> Iterator[_Piece]:
+    for template, kernel in sections(plan.kernels):
+        if kernel is None:
+            yield _Piece(render(template), fixed=True)
+        else:
+            yield _Piece(render(template, kernel=kernel))
+
+
+def _class(plan: ModuleClass) -> str:
+    return render("class.py.j2", **{**vars(plan), "doc": tuple(map(docstring, plan.doc))})
+
+
+def _model(plan: FilePlan) -> str:
+    model = {**vars(plan.model), "doc": tuple(map(docstring, plan.model.doc))}
+    return render("model.py.j2", title=plan.title, model=model)
 
 
 def _imports(kernels: bool) -> list[str]:
@@ -54,15 +83,16 @@ def _imports(kernels: bool) -> list[str]:
     ]
 
 
-def _functions(plan: FilePlan) -> list[str]:
+def _functions(plan: FilePlan) -> list[_Piece]:
     """Functions in an order in which each stands after those it calls."""
-    support: dict[str, str] = {}
-    own: list[str] = []
+    support: dict[str, _Piece] = {}
+    own: list[_Piece] = []
     for function in plan.functions:
         for name in required(function):
             if name not in support:
-                support[name] = render(f"function/{name}.py.j2", name=name)
-        own.append(_function(function))
+                text = render(f"function/{name}.py.j2", name=name)
+                support[name] = _Piece(text, fixed=True)
+        own.append(_Piece(_function(function)))
     return [*support.values(), *own]
 
 
