@@ -17,8 +17,8 @@ CHUNKS = ("wide", "to_chunks", "from_chunks")
 SUPPORT: dict[str, tuple[str, ...]] = {
     # mixers
     "linear_attention": CHUNKS,
-    "scalar_recurrence": (*CHUNKS, "segment_decays", "pass_states"),
-    "diagonal_recurrence": (*CHUNKS, "diagonal_scores", "pass_states"),
+    "scalar_recurrence": (*CHUNKS, "ScalarRecurrence"),
+    "diagonal_recurrence": (*CHUNKS, "DiagonalRecurrence"),
     "signed_recurrence": (*CHUNKS, "signed_scores", "pass_states"),
     "scan": ("wide",),
     # functions that lowering calls
@@ -26,14 +26,23 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "implicit_filter": ("wide",),
     "semi_separable_matrix": ("wide", "to_chunks"),
     # support functions
-    "diagonal_scores": ("join_blocks",),
+    "ScalarRecurrence": ("carry", "sums_from_here"),
+    "DiagonalRecurrence": (
+        "diagonal_scores",
+        "add_diagonal_gradients",
+        "carry",
+        "sums_from_here",
+    ),
+    "diagonal_scores": ("lagged", "lag_entries", "neighbours", "corner_entries"),
+    "add_diagonal_gradients": ("lagged", "lag_entries", "neighbours", "corner_entries"),
     "signed_scores": ("join_blocks",),
 }
 """Template to the support functions that it always calls; one that is not here calls none."""
 
 NAMES = frozenset(
-    """wide to_chunks from_chunks grouped_matmul grouped_product segment_decays pass_states
-    diagonal_scores signed_scores join_blocks DecayScan SignedScan""".split()
+    """wide to_chunks from_chunks grouped_matmul pass_states carry sums_from_here ScalarRecurrence
+    DiagonalRecurrence diagonal_scores add_diagonal_gradients lagged lag_entries neighbours
+    corner_entries signed_scores join_blocks DecayScan SignedScan""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""
 
@@ -43,24 +52,7 @@ def _linear(p: MixerPlan) -> Iterable[str]:
         yield "grouped_matmul"
 
 
-def _scalar(p: MixerPlan) -> Iterable[str]:
-    if len({p.c_heads, p.b_heads, p.v_heads, p.a_heads}) > 1:
-        scores, values = max(p.c_heads, p.b_heads), max(p.a_heads, p.v_heads)
-        states = max(values, p.b_heads)
-        products = ((scores, p.a_heads), (p.a_heads, p.v_heads), (p.a_heads, p.heads))
-        if any(x != y and 1 not in (x, y) for x, y in products):
-            yield "grouped_product"
-        matmuls = (
-            (p.c_heads, p.b_heads),
-            (p.b_heads, values),
-            (max(scores, p.a_heads), p.v_heads),
-            (p.c_heads, states),
-        )
-        if any(x != y for x, y in matmuls):
-            yield "grouped_matmul"
-
-
-def _diagonal(p: MixerPlan) -> Iterable[str]:
+def _signed(p: MixerPlan) -> Iterable[str]:
     if max(p.c_heads, p.a_heads, p.b_heads) != p.v_heads:
         yield "grouped_matmul"
 
@@ -71,9 +63,7 @@ def _scan(p: MixerPlan) -> Iterable[str]:
 
 _BY_PLAN: dict[str, Callable[[MixerPlan], Iterable[str]]] = {
     "linear_attention": _linear,
-    "scalar_recurrence": _scalar,
-    "diagonal_recurrence": _diagonal,
-    "signed_recurrence": _diagonal,
+    "signed_recurrence": _signed,
     "scan": _scan,
 }
 

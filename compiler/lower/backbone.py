@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 from starc.compiler.ir import Layer, Model, Norm, Parallel, Repeat, Residual, Unit, units
-from starc.compiler.lower.functions import Functions
+from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.modules import norm_module
 from starc.compiler.lower.operator import Ambient, Lowered, OperatorLowering
 from starc.compiler.naming import Names
@@ -24,9 +24,8 @@ def class_names(model: Model, names: Names) -> dict[str, str]:
     found = {}
     for operator in model.operators:
         words = re.split(r"_+", operator.name)
-        found[operator.name] = names.take(
-            "".join(w[:1].upper() + w[1:] for w in words if w) or "Op"
-        )
+        name = "".join(w[:1].upper() + w[1:] for w in words if w) or "Operator"
+        found[operator.name] = names.take(name + "Operator" if is_reserved(name) else name)
     return found
 
 
@@ -51,7 +50,7 @@ class Backbone:
         self.classes: list[ModuleClass] = []
         self.operators: dict[str, Lowered] = {}
         self._blocks: dict[ModuleClass, str] = {}
-        self._class_names = Names(frozenset({"Model", "Tensor"}))
+        self._class_names = functions.names
         for operator_name, class_name in class_names(model, self._class_names).items():
             lowering = OperatorLowering(
                 model.operator(operator_name), class_name, functions, model.context

@@ -5,17 +5,41 @@ Owns: their names and which are shared. Refuses: their text (templates).
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from starc.compiler.kernel_plan import KernelPlan
 from starc.compiler.naming import Names
 from starc.compiler.plan import FunctionPlan, MixerPlan
+from starc.compiler.support import NAMES as SUPPORT_NAMES
 
 PYTHON_NAMES = frozenset(
-    """torch nn F math Tensor self x super tokens targets logits Model Block DIGEST CONFIG SOURCE
-    range len min max int float tuple list dict print linear tl triton os""".split()
+    """torch nn F math os Tensor self x super tokens targets logits Model main DIGEST CONFIG SOURCE
+    KERNELS define_op save_inputs common_dtype as_rows causal_filter annotations
+    range len min max int float bool str tuple list dict set print sum zip hasattr getattr isinstance
+    any all type SystemExit object property staticmethod ImportError tl triton""".split()
 )
 """Names with a meaning of their own in generated code."""
+
+FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
+    """attention banded_attention linear_attention scalar_recurrence diagonal_recurrence
+    signed_recurrence scan short_convolution long_convolution rotary_tables rotate l2norm shift visible
+    implicit_filter semi_separable_matrix toeplitz_matrix linear embedding sinusoidal rope
+    headwise grouped_dense causal_convolution RMSNorm Norm L2Norm LowRankLinear GroupedLinear
+    HeadwiseLinear CausalConvolution GroupedConvolution ImplicitFilter Block""".split()
+)
+"""Names of module-level functions; a number may follow (attention_2)."""
+
+_KERNEL = re.compile(
+    r"(body_|launch_|packed_)*((input_|output_)?gated|causal)_(product|convolution)\w*\d+\w*"
+    r"|(Packed)?((Input|Output)?Gated|Causal)(Product|Convolution)\w*\d+"
+)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a local or a class of this name would hide something of a generated file."""
+    base = re.sub(r"_\d+$", "", name)
+    return name in PYTHON_NAMES or base in FUNCTION_NAMES or bool(_KERNEL.fullmatch(name))
 
 
 class Functions:
@@ -24,14 +48,13 @@ class Functions:
     def __init__(self, digest: str) -> None:
         self.digest = digest
         self._plans: dict[MixerPlan | FunctionPlan, MixerPlan | FunctionPlan] = {}
-        self.names = Names(PYTHON_NAMES)
-        self._kernels: dict[KernelPlan, str] = {}
+        self.names = Names(PYTHON_NAMES | SUPPORT_NAMES)
+        self._kernels: dict[KernelPlan, None] = {}
 
     def kernel(self, plan: KernelPlan) -> str:
         """The name of the function that dispatches to a kernel."""
-        if plan not in self._kernels:
-            self._kernels[plan] = self.names.take(plan.name)
-        return self._kernels[plan]
+        self._kernels.setdefault(plan)
+        return plan.name
 
     @property
     def kernels(self) -> tuple[KernelPlan, ...]:

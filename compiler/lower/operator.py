@@ -9,21 +9,22 @@ Owns: statements and modules of operators. Refuses: algorithms (mixers.py, dense
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
 from starc.compiler import catalog
 from starc.compiler.ir import Operator, Parameter, Value
 from starc.compiler.lower import dense, kernels, mixers, modules, text
-from starc.compiler.lower.functions import PYTHON_NAMES, Functions
+from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.text import Text
 from starc.compiler.naming import identifier
 from starc.compiler.plan import Line, ModuleClass
 from starc.compiler.types import Constant, Feature, Filter, Type
 from starc.grammar.errors import InternalError
 
-_FUNCTION_LIKE = re.compile(r"(.+?)(_\d+)?$")
+
+LONG_EXPRESSION = 64
+"""Characters from which an expression gets a line of its own rather than being folded into another."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class OperatorLowering:
         trivial = value.op in ("number", "param", "explicit", "implicit", "slice")
         if isinstance(value.type, Feature | Constant) and not (trivial and len(result.code) < 24):
             only_result = is_result and self.uses[id] == 1 and len(self.operator.outputs) == 1
-            if not alone and not only_result:
+            long = len(result.code) > LONG_EXPRESSION and not is_result
+            if long or not (alone or only_result):
                 result = self.assign(value.name or self._wish(id), result, value.type)
         self.texts[id] = result
 
@@ -125,13 +127,8 @@ class OperatorLowering:
         """The local variable for a binding: its own name unless Python or the file needs it."""
         if wanted not in self._locals:
             name = identifier(wanted)
-            base = _FUNCTION_LIKE.fullmatch(name)
-            while (
-                name in PYTHON_NAMES
-                or name in self._taken
-                or (base and base[1] in RESERVED_FUNCTIONS and wanted != "x")
-            ) and not (wanted == "x" and name not in self._taken):
-                name, base = name + "_", None
+            while (name != "x" and is_reserved(name)) or name in self._taken:
+                name += "_"
             self._taken.add(name)
             self._locals[wanted] = name
         return self._locals[wanted]
@@ -297,12 +294,3 @@ def shape_comment(type_: Type | None) -> str:
     if isinstance(type_, Constant):
         return f"({type_.channels},)" if type_.heads == 1 else f"({type_.heads}, {type_.channels})"
     return ""
-
-
-RESERVED_FUNCTIONS = frozenset(
-    "attention banded_attention linear_attention scalar_recurrence diagonal_recurrence signed_recurrence "
-    "scan short_convolution long_convolution wide repeat_heads grouped_matmul grouped_product to_chunks "
-    "from_chunks segment_sums pass_states diagonal_scores rotary_tables rotate l2norm shift visible "
-    "semi_separable_matrix toeplitz_matrix gated_product gated_convolution rope".split()
-)
-"""First parts of the names of module-level functions, which locals must not hide."""

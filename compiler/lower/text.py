@@ -77,7 +77,8 @@ def template(pattern: str, operands: list[Text], values: dict[str, Any]) -> Text
         argument = before in ("(", " ") and after in (")", ",") and "(" in inner[: match.start()]
         return operand.code if argument else operand.atom
 
-    return Text(_FIELD.sub(fill, inner), SUM if bare else ATOM)
+    code = _FIELD.sub(fill, inner).replace(", approximate='none'", "")  # PyTorch's default
+    return Text(code, SUM if bare else ATOM)
 
 
 def shape(sizes: tuple[int, ...]) -> str:
