@@ -6,8 +6,7 @@ import itertools
 import sys
 import types
 from dataclasses import asdict
-
-import black
+from functools import cache
 
 from starc.compiler.plan import FunctionPlan, MixerPlan
 from starc.compiler.support import required
@@ -22,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 """
 
-MODE = black.Mode(line_length=100, target_versions={black.TargetVersion.PY311})
 _numbers = itertools.count()
 
 
@@ -34,11 +32,12 @@ def own_text(plan: MixerPlan | FunctionPlan) -> str:
 
 
 def file_text(plan: MixerPlan | FunctionPlan) -> str:
-    """Header, support functions and the function of a plan, formatted."""
+    """Header, support functions and the function of a plan."""
     support = [own_text(FunctionPlan(name, name)) for name in required(plan)]
-    return black.format_str("\n\n".join((HEADER, *support, own_text(plan))), mode=MODE)
+    return "\n\n".join((HEADER, *support, own_text(plan)))
 
 
+@cache
 def load(plan: MixerPlan | FunctionPlan) -> types.ModuleType:
     """A module with the function of a plan and nothing more than it calls."""
     text = file_text(plan)

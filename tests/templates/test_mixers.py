@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from starc.compiler.plan import FunctionPlan, MixerPlan
 from starc.compiler.support import NAMES, required
 from starc.templates import environment
-from tests.templates.generated import MODE, file_text, load, own_text
+from tests.templates.generated import file_text, load, own_text
 
 LENGTHS = (1, 2, 63, 130)
 N, P = 8, 6
@@ -98,38 +98,37 @@ def written_out(p: MixerPlan, x: dict[str, Tensor]) -> Tensor:
     return torch.einsum("bhij,bjhp->bihp", scores, v)
 
 
-def compare(
-    f: Mixer, reference: Mixer, x: dict[str, Tensor], dtype: torch.dtype, tolerance: float
-) -> None:
-    """Outputs and all gradients of f in a dtype against the reference in float64, by name."""
-    own = {k: t.to(dtype).requires_grad_() for k, t in x.items()}
-    exact = {k: t.detach().double().requires_grad_() for k, t in own.items()}
-    y, z = f(*own.values()), reference(*exact.values())
-    assert y.dtype == dtype
-    assert y.shape == z.shape
-    direction = torch.randn_like(z)
-    found = torch.autograd.grad(
-        y, list(own.values()), direction.to(dtype), allow_unused=True, materialize_grads=True
-    )
-    wanted = torch.autograd.grad(
-        z, list(exact.values()), direction, allow_unused=True, materialize_grads=True
-    )
-    for name, p, q in (("y", y, z), *zip(x, found, wanted, strict=True)):
-        error = (p.double() - q).abs().max() / (q.abs().max() + 1e-2)
-        assert error < tolerance, (name, error.item())
-
-
 def check(p: MixerPlan, length: int, decay: str = "", positive: bool = False) -> None:
-    f = getattr(load(p), p.name)
+    """A rendered mixer in float64 and float32 against its definition."""
     x = draw(p, length, decay)
-    if positive:
+    if positive:  # rows that cannot sum to zero
         x["C"], x["B"] = x["C"].abs() + 0.1, x["B"].abs() + 0.1
 
     def reference(*operands: Tensor) -> Tensor:
         return written_out(p, dict(zip(x, operands, strict=True)))
 
-    compare(f, reference, x, torch.float64, 1e-9)
-    compare(f, reference, x, torch.float32, 1e-3)
+    compare(getattr(load(p), p.name), reference, x)
+
+
+def compare(f: Mixer, reference: Mixer, x: dict[str, Tensor]) -> None:
+    """Outputs and all gradients of f, by name, against the reference in float64."""
+    exact = [t.float().double().requires_grad_() for t in x.values()]
+    z = reference(*exact)
+    direction = torch.randn_like(z)
+    wanted = [z, *_gradients(z, exact, direction)]
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
+        own = [t.detach().to(dtype).requires_grad_() for t in exact]
+        y = f(*own)
+        assert y.dtype == dtype
+        assert y.shape == z.shape
+        found = [y, *_gradients(y, own, direction.to(dtype))]
+        for name, got, want in zip(("y", *x), found, wanted, strict=True):
+            error = (got.double() - want).abs().max() / (want.abs().max() + 1e-2)
+            assert error < tolerance, (name, dtype, error.item())
+
+
+def _gradients(y: Tensor, x: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(y, x, direction, allow_unused=True, materialize_grads=True)
 
 
 GROUPS = ((2, 2, 2), (4, 2, 2), (1, 1, 4), (4, 1, 4), (2, 4, 4), (4, 4, 2), (4, 1, 2), (1, 4, 1))
