@@ -131,6 +131,7 @@ def recommended_settings(
         device=str(place),
         precision=precision,
         validate_every=max(1, min(500, -(-steps // 10))),
+        validation_tokens=max(length, min(65_536, steps * batch * length // 32)),
     )
 
 

@@ -252,6 +252,17 @@ def test_settings_that_cannot_work(changes: dict[str, Any], options: dict[str, A
     assert code_of(error) == code
 
 
+@pytest.mark.parametrize("raised", ["MemoryError()", 'RuntimeError("can\'t allocate memory")'])
+def test_too_little_memory_is_diagnosed(tmp_path: Path, raised: str):
+    run = make(
+        tmp_path,
+        TINY.replace("        return F.cross", f"        raise {raised}\n        return F.cross"),
+    )
+    with pytest.raises(StarError) as error:
+        train.train(run, CORPUS)
+    assert code_of(error) == "out-of-memory"
+
+
 def test_data_that_changed_is_refused(tmp_path: Path):
     run = make(tmp_path)
     other = Corpus("rhyme", TEXT[:2400], TEXT[2400:])
