@@ -60,11 +60,12 @@ class Scope:
     """What a place of the backbone sees.
 
     `labels` are the units of the enclosing bodies and of this one so far, `places` where every
-    label so far stands (those of blocks and failed units, too), `later` those still to come.
+    label so far stands (those of parallels and failed units, too), `later` those still to come.
     """
 
     labels: dict[str, Draft]
     places: dict[str, Span]
+    parallels: set[str]
     failed: set[str]
     later: dict[str, Span]
     names: Names
@@ -75,6 +76,7 @@ class Scope:
         return Scope(
             dict(self.labels),
             dict(self.places),
+            set(self.parallels),
             set(self.failed),
             {**self.later, **labels_of(body)},
             Names(),

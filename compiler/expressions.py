@@ -11,12 +11,12 @@ from fractions import Fraction
 from typing import Any
 
 from starc.compiler import catalog, numbers
-from starc.compiler.arguments import bind, check_tensor_number, signature
+from starc.compiler.arguments import bind, check_tensor_number, signature, size_of
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Entry, Role
 from starc.compiler.faults import error, fail, hole_error, not_yet, not_yet_operator
 from starc.compiler.numbers import Numeric
-from starc.compiler.types import Mixer, Problem, describe
+from starc.compiler.types import Filter, Mixer, Problem, describe
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.grammar.source import Span
@@ -28,6 +28,10 @@ RESERVED = {
     "index": "the position of the token",
 }
 """Names that mean the same in every operator."""
+
+
+MAX_MIXER_PARTS = 100
+"""Constructors, stages and operators that one mixer may be made of."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Expressions:
         self.read: set[str] = set()
         self._operators = operators
         self._later = later
+        self._parts: dict[int, int] = {}
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -131,9 +136,29 @@ class Expressions:
         self, op: str, inputs: tuple[int, ...], attributes: dict[str, Any], span: Span
     ) -> Ref:
         try:
-            return Ref(self.builder.emit(op, inputs, attributes, span))
+            id = self.builder.emit(op, inputs, attributes, span)
         except Problem as problem:
             raise fail(problem, span) from None
+        type_ = self.builder.type(id)
+        if isinstance(type_, Mixer):
+            self._count_parts(id, inputs, span)
+        elif not isinstance(type_, Filter):
+            # What two sizes make together is an extent, too.
+            size_of(
+                Fraction(type_.heads * type_.channels), f"the size of a {describe(type_)}", span
+            )
+        return Ref(id)
+
+    def _count_parts(self, id: int, inputs: tuple[int, ...], span: Span) -> None:
+        """Refuse a mixer whose algebra, multiplied out, would be without end."""
+        self._parts[id] = parts = 1 + sum(self._parts.get(i, 0) for i in inputs)
+        if parts > MAX_MIXER_PARTS:
+            raise error(
+                "mixer-too-large",
+                f"this mixer is made of more than {MAX_MIXER_PARTS} parts.",
+                span,
+                hint="apply parts of it to features first: T1 @ (T2 @ V).",
+            )
 
     def _number(self, compute: Callable[[], Numeric], span: Span) -> Numeric:
         try:

@@ -138,6 +138,7 @@ class _Instance:
             if self._has_meaning(binding.name):
                 first = self.places.get(binding.name)
                 self._duplicate(binding.name, binding.name_span, first)
+                self.expressions.names.setdefault(binding.name, Poison())
                 continue
             self.places[binding.name] = binding.name_span
             self._bind(binding, bindings)

@@ -18,6 +18,7 @@ MAX_BITS = 4096
 """Numerators and denominators beyond this size are refused: no size or scale needs them."""
 
 _EXPONENT_LIMIT = 400
+_EXACT_FLOAT = 2**53
 _LONGEST = 24
 """Characters of a number in a message; beyond that it is rounded."""
 
@@ -53,10 +54,9 @@ def call(name: str, arguments: list[Numeric]) -> Numeric:
     """A number function applied to numbers."""
     low, high, function = FUNCTIONS[name]
     if not low <= len(arguments) <= high:
-        wanted = str(low) if low == high else f"at least {low}"
-        raise Problem(
-            "wrong-argument", f"'{name}' of numbers takes {wanted} arguments, not {len(arguments)}."
-        )
+        words = {1: "one number", 2: "two numbers"}[low]
+        wanted = words if low == high else f"{words} or more"
+        raise Problem("wrong-argument", f"'{name}' takes {wanted}, not {len(arguments)}.")
     try:
         return _checked(function(*arguments))
     except OverflowError:
@@ -85,8 +85,8 @@ def _approximately(value: Fraction) -> str:
 
 
 def python_number(value: Numeric) -> int | float:
-    """A number for generated code: an int where it is whole, else the nearest float."""
-    if isinstance(value, Fraction) and value.denominator == 1:
+    """A number for generated code: an int where it is whole and not huge, else the nearest float."""
+    if isinstance(value, Fraction) and value.denominator == 1 and abs(value) < _EXACT_FLOAT:
         return value.numerator
     try:
         return float(value)

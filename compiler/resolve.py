@@ -88,7 +88,7 @@ class Resolver:
         self.numbers: dict[str, Numeric] = {**self.settings.numbers(), "depth": Fraction(depth)}
         self._context = self.memo.context(tuple(self.settings.numbers().values()))
         later = labels_of(self.model.backbone)
-        scope = Scope({}, {}, set(), later, Names(MODEL_ATTRIBUTES), "")
+        scope = Scope({}, {}, set(), set(), later, Names(MODEL_ATTRIBUTES), "")
         drafts = self._layers(self.model.backbone, scope, self.settings.residual)
         if self.failures:
             raise self._failure()
@@ -204,6 +204,8 @@ class Resolver:
             first = scope.places[layer.label]
             raise duplicate(f"the label '{layer.label}' is used twice.", span, first)
         scope.places[layer.label] = span
+        if isinstance(layer, nodes.Parallel):
+            scope.parallels.add(layer.label)
 
     def _repeat(self, layer: nodes.Repeat, scope: Scope, residual: Residual) -> DraftLayer:
         if not layer.body:

@@ -38,7 +38,7 @@ def find_unit(label: str, span: Span, scope: Scope, what: str) -> Draft:
         return scope.labels[label]
     if label in scope.failed:
         raise Poisoned
-    if label in scope.places:
+    if label in scope.parallels:
         raise StarError(
             Diagnostic(
                 "wrong-type",
@@ -48,6 +48,8 @@ def find_unit(label: str, span: Span, scope: Scope, what: str) -> Draft:
                 related=((scope.places[label], f"'{label}' stands here"),),
             )
         )
+    if label in scope.places:
+        raise error("sharing-itself", f"'{label}' is this unit itself; {what} looks back.", span)
     if label in scope.later:
         raise StarError(
             Diagnostic(
