@@ -22,9 +22,12 @@ from starc.compiler.plan import Line, ModuleClass
 from starc.compiler.types import Constant, Feature, Filter, Type
 from starc.grammar.errors import InternalError
 
-
 LONG_EXPRESSION = 64
 """Characters from which an expression gets a line of its own rather than being folded into another."""
+
+
+LINE_ROOM = 86
+"""Characters that a statement and its comment may take together, indented in a method."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class OperatorLowering:
         self.texts: dict[int, Text] = {}
         self.ambient: dict[str, Ambient] = {}
         self.matrices: dict[int, dense.Matrix] = {}
+        self.masks: dict[dense.Visible, Text] = {}
         self.uses = Counter(i for v in self.values for i in v.inputs)
         self.uses.update(i for _, i in operator.outputs)
         self._readers: dict[int, list[int]] = {}
@@ -120,7 +124,7 @@ class OperatorLowering:
         """A statement `wanted = value`; gives the local."""
         name = self.local(wanted)
         if value.code != name:
-            self.lines.append(Line(f"{name} = {value.code}", comment or shape_comment(type_)))
+            self.lines.append(_line(f"{name} = {value.code}", comment or shape_comment(type_)))
         return Text(name)
 
     def local(self, wanted: str) -> str:
@@ -136,7 +140,8 @@ class OperatorLowering:
     def fresh(self, wanted: str) -> str:
         """A local that no binding has."""
         number, name = 1, wanted
-        while name in self._locals or identifier(name) in self._taken:
+        bound = {value.name for value in self.values}
+        while name in bound or name in self._locals or identifier(name) in self._taken:
             number += 1
             name = f"{wanted}_{number}"
         return name
@@ -188,8 +193,8 @@ class OperatorLowering:
             if part and not part.startswith(wanted or "?"):
                 wanted = self.fresh(part)
             wanted = wanted or self.fresh("part")
-            if self.local(wanted) in names:
-                wanted = self.fresh(part or wanted)
+            if wanted in self._locals and wanted != self.values[i].name:
+                wanted = self.fresh(part or wanted)  # another value is on its way to that name
             names.append(self.local(wanted))
             self.texts[i] = Text(names[-1])
         sizes = ", ".join(str(self.width(i)) for i in parts)
@@ -282,6 +287,13 @@ class OperatorLowering:
         type_ = self.values[id].type
         assert isinstance(type_, Filter)
         return type_
+
+
+def _line(code: str, shape: str) -> Line:
+    """A statement with its shape behind it, or above it where the line would grow too long."""
+    if shape and len(code) + len(shape) > LINE_ROOM:
+        return Line(f"# {shape}\n{code}")
+    return Line(code, shape)
 
 
 def shape_comment(type_: Type | None) -> str:
