@@ -59,6 +59,12 @@ class Written:
         formals = " , ".join(f.text() for f in self.formals)
         return f"operator {self.name} ( {formals} ) {{ {self.doc} {' '.join(self.lines)} }}"
 
+    def weighted(self) -> list[str]:
+        """Bindings whose own expression has weights."""
+        owners = ("dense(", "param(", "plicit(", "headwise(", "conv(", "gain")
+        lines = (line.partition(" = ") for line in self.lines)
+        return [name for name, _, text in lines if any(owner in text for owner in owners)]
+
     def features(self) -> dict[str, Feature]:
         return {n: t for n, t in self.bound.items() if isinstance(t, Feature) and n != "y"}
 

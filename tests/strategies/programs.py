@@ -18,7 +18,7 @@ from starc.compiler.types import Feature
 from tests.strategies.operators import Formal, Written, draw_operator
 from tests.strategies.text import Draws
 
-OPERATORS = ("mix", "Model", "gconv_2", "block", "F", "torch", "rms_norm", "None", "mlp", "def_")
+OPERATORS = ("mix", "Model", "gconv_2", "my_block", "F", "torch", "rms_norm", "None", "mlp", "def_")
 LABELS = ("a", "b0", "class", "forward", "embedding", "blocks", "norm", "a_norm", "head", "x", "T")
 
 STANDARD = {
@@ -143,9 +143,12 @@ class _Program:
             return f"repeat {count} {{ {body} }}"
         if kind == 5:
             mode = draws.pick("sum", "mean", "difference")
+            label = ""
+            if draws.chance(3):
+                scope.append(Labelled(self.label(scope), None, "", False))
+                label = f"{scope[-1].label}: "
             count = draws.pick(2, 3) if mode == "difference" else draws.pick(2, 1, 3)
             branches = " ".join(self.branch(scope, nesting, copies) for _ in range(count))
-            label = f"{self.label(scope)}: " if draws.chance(3) else ""
             return f"{label}parallel ({mode}) {{ {branches} }} {self.with_residual()}"
         return self.unit(scope, copies)
 
@@ -177,7 +180,8 @@ class _Program:
                 modifiers.append(f"reuses {self.names(names)} from {target.label}")
                 reuses = True
             if not target.reuses and (not reuses or draws.chance(2)):
-                shared = "*" if draws.chance(2) else self.names([*target.operator.bound, "y"])
+                weighted = [] if reuses else target.operator.weighted()
+                shared = self.names(weighted) if weighted and draws.chance(2) else "*"
                 modifiers.append(f"shares {shared} with {target.label}")
         elif self.standard and draws.chance(3):
             module = draws.pick(*STANDARD)
