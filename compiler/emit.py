@@ -111,8 +111,9 @@ def docstring(text: str) -> str:
 def literal(text: str) -> str:
     """A Python literal of a whole text, readable where that is safe."""
     plain = all(c == "\n" or c.isprintable() for c in text)
-    if plain and text.endswith("\n") and '"""' not in text and "\\" not in text:
-        return f'"""\\\n{text}"""'
+    if plain and text.endswith("\n"):
+        body = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+        return f'"""\\\n{body}"""'
     return ascii(text)
 
 

@@ -75,19 +75,18 @@ def _assign(o: OperatorLowering, value: Value, result: Text, heads: int) -> Text
 
 
 def _mask(o: OperatorLowering, visible: Visible) -> Text | None:
-    """A (T, T) boolean, or None when everything is visible."""
+    """A local that holds a (T, T) boolean, or None when everything is visible."""
     if visible.masks is None or (False, 0) in visible.masks:
         return None
-    function = o.functions.function("visible")
-    parts = []
-    for causal, band in sorted(visible.masks):
-        last = f", band={band}" if band else ""
-        parts.append(
-            f"{function}({o.reference}.shape[1], {o.reference}.device, causal={causal}{last})"
-        )
-    if len(parts) == 1:
-        return Text(parts[0])
-    return Text(" | ".join(parts), text.SUM - 1)
+    if visible not in o.masks:
+        function = o.functions.function("visible")
+        parts = []
+        for causal, band in sorted(visible.masks):
+            last = f", band={band}" if band else ""
+            place = f"{o.reference}.shape[1], {o.reference}.device"
+            parts.append(f"{function}({place}, causal={causal}{last})")
+        o.masks[visible] = o.assign(o.fresh("seen"), Text(" | ".join(parts)), None, "(T, T)")
+    return o.masks[visible]
 
 
 def _clean(o: OperatorLowering, m: Matrix) -> Matrix:
@@ -112,7 +111,7 @@ def _matrix(o: OperatorLowering, id: int) -> Matrix:
         )
     if id not in o.matrices:
         found = _build(o, value, type_)
-        if o.uses[id] > 1:
+        if o.uses[id] > 1 and not found.text.code.isidentifier():
             found = replace(found, text=_assign(o, value, found.text, found.heads))
         o.matrices[id] = found
     return o.matrices[id]

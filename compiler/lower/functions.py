@@ -25,7 +25,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     """attention banded_attention linear_attention scalar_recurrence diagonal_recurrence
     signed_recurrence scan short_convolution long_convolution rotary_tables rotate l2norm shift visible
     implicit_filter semi_separable_matrix toeplitz_matrix linear embedding sinusoidal rope
-    headwise grouped_dense causal_convolution RMSNorm Norm L2Norm LowRankLinear GroupedLinear
+    headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear GroupedLinear
     HeadwiseLinear CausalConvolution GroupedConvolution ImplicitFilter Block""".split()
 )
 """Names of module-level functions; a number may follow (attention_2)."""
