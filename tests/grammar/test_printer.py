@@ -13,14 +13,14 @@ from hypothesis.strategies import DrawFn
 from starc.grammar import nodes
 from starc.grammar.layout import WIDTH
 from starc.grammar.lexer import scan
-from starc.grammar.parser import parse
+from starc.grammar.parser import MAX_NESTING, parse
 from starc.grammar.printer import format_program, print_expr
 from starc.grammar.source import Source
 from tests.strategies.syntax import expressions, programs
 
 PROGRAMS = Path(__file__).parent / "programs"
 ROOMY = {"max_nesting": 1000}
-slow_draws = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+slow_draws = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def read(text: str) -> nodes.Program:
@@ -93,8 +93,33 @@ def test_trees_made_of_parts_of_others_print(one: str, other: str, random: objec
     assert sorted(c.text for c in again.comments) == sorted(c.text for c in first.comments)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("f(", ")"),
+        ("-(", ")"),
+        ("?[", "]"),
+        ("(1 + ", ") |> f"),
+        ("f(n = ", " |> g)"),
+        ("a - (", ")"),
+    ],
+)
+def test_trees_as_deep_as_allowed_print(before: str, after: str) -> None:
+    depth = MAX_NESTING // 2
+    text = f"operator f() {{ y = {before * depth}1{after * depth} }}"
+    program = parse(Source("deep.star", text))
+    assert parse(Source("again.star", format_program(program))) == program
+    assert hash(program) == hash(parse(Source("again.star", text)))
+
+
 @pytest.mark.parametrize("path", sorted(PROGRAMS.glob("*.star")), ids=lambda path: path.stem)
 def test_programs_written_well_stay_as_they_are(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert check(text) == text
     assert max(map(len, text.split("\n"))) <= WIDTH
+
+
+@pytest.mark.parametrize("path", sorted(PROGRAMS.glob("*.star")), ids=lambda path: path.stem)
+def test_programs_written_anyhow_become_those_written_well(path: Path) -> None:
+    unformatted = path.parents[1] / "unformatted" / path.name
+    assert check(unformatted.read_text(encoding="utf-8")) == path.read_text(encoding="utf-8")
