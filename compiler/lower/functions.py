@@ -26,7 +26,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     signed_recurrence scan short_convolution long_convolution rotary_tables rotate l2norm shift visible
     implicit_filter semi_separable_matrix toeplitz_matrix linear embedding sinusoidal rope
     headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear GroupedLinear
-    HeadwiseLinear CausalConvolution GroupedConvolution ImplicitFilter Block""".split()
+    HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter Block""".split()
 )
 """Names of module-level functions; a number may follow (attention_2)."""
 
