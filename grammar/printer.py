@@ -321,6 +321,10 @@ class _Printer:
                 case _:
                     break
         parts = [self.expression(expr, level)]
+        if isinstance(expr, Number) and links[-1][0] == "/":
+            if isinstance(divisor := links[-1][1], Number):  # an exact rational: 8/3 * width
+                parts = [f"{expr.text}/{divisor.text}"]
+                links.pop()
         for operator, operand in reversed(links):
             parts += [*self._notes(self.places.start(operand)), Line(), f"{operator} "]
             parts.append(self.expression(operand, level + 1))
