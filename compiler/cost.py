@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from starc.compiler.inventory import norm_parameters, residual_parameters, tied_names
-from starc.compiler.ir import Layer, Model, Norm, Operator, Parallel, Repeat, Unit
+from starc.compiler.ir import Layer, Model, Norm, Operator, Parallel, Repeat, Residual, Unit
 from starc.compiler.profile import Layout, Profile, profile_operator
 from starc.grammar.errors import Diagnostic, StarError, suggest
 
@@ -100,13 +100,37 @@ def cost_report(
     return CostModel().report(model, length=length, batch=batch, dtype=dtype)
 
 
+class _Figures(NamedTuple):
+    """What a unit of an operator costs at some length, when nobody reuses its features."""
+
+    parameters: int
+    flops: int
+    step: int
+    kept: int
+    fixed: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """An operator that was costed, and what a unit of it keeps for itself."""
+    """A costed operator, what a unit of it keeps by itself, and the figures asked for before."""
 
     operator: Operator
     profile: Profile
     layout: Layout
+    figures: dict[tuple[int, int], _Figures]
+
+    def at(self, length: int, batch: int) -> _Figures:
+        found = self.figures.get((length, batch))
+        if found is None:
+            work = self.profile.work
+            found = self.figures[length, batch] = _Figures(
+                self.profile.parameters,
+                work.forward(length, batch),
+                work.decode(length, batch),
+                self.layout.elements(length),
+                self.layout.state,
+            )
+        return found
 
 
 class CostModel:
@@ -117,23 +141,17 @@ class CostModel:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int, int], _Known] = {}
+        self._known: dict[tuple[int, int], _Known] = {}
+        self._norms: dict[tuple[int, int], tuple[Residual, int]] = {}
 
     def clear(self) -> None:
         """Forget all operators."""
         self._known.clear()
+        self._norms.clear()
 
     def profile(self, operator: Operator) -> Profile:
         """The profile of an operator, from memory where its very values were seen before."""
         return self._recall(operator).profile
-
-    def _recall(self, operator: Operator) -> _Known:
-        key = id(operator.values), id(operator.outputs), id(operator.parameters)
-        known = self._known.get(key)
-        if known is None:
-            profile = profile_operator(operator)
-            known = self._known[key] = _Known(operator, profile, profile.layout({}))
-        return known
 
     def layouts(self, model: Model) -> dict[str, Layout]:
         """What each unit keeps while decoding, by path.
@@ -141,8 +159,10 @@ class CostModel:
         Features that are reused are kept by the unit that computes them, for as many tokens as the
         most demanding reader needs.
         """
-        placed = list(_placements(model.layers))
-        return _layouts(placed, {o.name: self._recall(o) for o in model.operators})
+        placed = [place for place in _placements(model.layers) if isinstance(place, Unit)]
+        operators = {o.name: self._recall(o) for o in model.operators}
+        own = {unit.path: operators[unit.operator].layout for unit in placed}
+        return own | _reused(placed, operators)
 
     def report(
         self, model: Model, *, length: int | None = None, batch: int = 1, dtype: str = "bf16"
@@ -151,39 +171,28 @@ class CostModel:
         length = model.context if length is None else length
         size = _checked(length, batch, dtype)
         operators = {o.name: self._recall(o) for o in model.operators}
-        work = {
-            name: (
-                known.profile.work.forward(length, batch),
-                known.profile.work.decode(length, batch),
-            )
-            for name, known in operators.items()
-        }
+        figures = {name: known.at(length, batch) for name, known in operators.items()}
         placed = list(_placements(model.layers))
-        layouts = _layouts(placed, operators)
-        norms: dict[int, int] = {}  # by identity: a model has few residuals, and many units
+        reused = _reused(placed, operators)
         rows: list[UnitCost] = []
         parameters = forward = decode = state = fixed = 0
         for place in placed:
-            around = norms.get(id(place.residual))
-            if around is None:
-                around = sum(p.size for p in residual_parameters("", place.residual, model.width))
-                norms[id(place.residual)] = around
+            around = self._around(place.residual, model.width)
             parameters += around
             if isinstance(place, Parallel):
                 rows.append(UnitCost(place.path, f"parallel({place.mode})", around, 0, 0, 0, 0))
                 continue
-            profile = operators[place.operator].profile
-            own = profile.parameters
+            own, flops, step, kept, always = figures[place.operator]
             if place.shares or place.ties:
-                own -= sum(profile.sizes.get(name, 0) for name in tied_names(place))
-            flops, step = work[place.operator]
-            layout = layouts[place.path]
-            kept = layout.elements(length)
+                sizes = operators[place.operator].profile.sizes
+                own -= sum(sizes.get(name, 0) for name in tied_names(place))
+            if place.path in reused:
+                kept = reused[place.path].elements(length)
             parameters += own
             forward += flops
             decode += step
             state += kept
-            fixed += layout.state
+            fixed += always
             bytes_ = kept * batch * size
             row = place.path, place.operator, own + around, flops, step, bytes_, kept
             rows.append(UnitCost._make(row))
@@ -208,25 +217,42 @@ class CostModel:
             head,
         )
 
+    def _recall(self, operator: Operator) -> _Known:
+        # Parameters follow from the values, but for their initial values, which cost nothing.
+        key = id(operator.values), id(operator.outputs)
+        known = self._known.get(key)
+        if known is None:
+            profile = profile_operator(operator)
+            known = self._known[key] = _Known(operator, profile, profile.layout({}), {})
+        return known
 
-def _layouts(
+    def _around(self, residual: Residual, width: int) -> int:
+        """Parameters of the norms around a unit; a model has few residuals, and many units."""
+        known = self._norms.get((id(residual), width))
+        if known is None:
+            size = sum(p.size for p in residual_parameters("", residual, width))
+            known = self._norms[id(residual), width] = residual, size
+        return known[1]
+
+
+def _reused(
     placed: Sequence[Unit | Parallel], operators: Mapping[str, _Known]
 ) -> dict[str, Layout]:
+    """What units keep, by path, where others need their features or they need those of others."""
     demands: dict[str, dict[str, int]] = {}
     found: dict[str, Layout] = {}
     for place in reversed(placed):  # readers come after what they read
-        if isinstance(place, Parallel):
+        if isinstance(place, Parallel) or not (place.inputs or place.path in demands):
             continue
         known = operators[place.operator]
         wanted = demands.get(place.path)
         layout = known.profile.layout(wanted) if wanted else known.layout
         found[place.path] = layout
-        if layout.demanded:
-            sources = dict(place.inputs)
-            for name, window in layout.demanded:
-                asked = demands.setdefault(sources[name].unit, {})
-                feature = sources[name].name
-                asked[feature] = max(window, asked.get(feature, 0))
+        sources = dict(place.inputs)
+        for name, window in layout.demanded:
+            asked = demands.setdefault(sources[name].unit, {})
+            feature = sources[name].name
+            asked[feature] = max(window, asked.get(feature, 0))
     return found
 
 

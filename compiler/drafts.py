@@ -8,10 +8,19 @@ Owns: drafts, scopes of labels, freezing. Refuses: the text of the program (reso
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starc.compiler.builder import prune
-from starc.compiler.ir import FeatureRef, Layer, Operator, Parallel, Repeat, Residual, Unit
+from starc.compiler.ir import (
+    FeatureRef,
+    Layer,
+    Operator,
+    Parallel,
+    Parameter,
+    Repeat,
+    Residual,
+    Unit,
+)
 from starc.compiler.memo import Body, Memo
 from starc.compiler.naming import Names
 from starc.grammar import nodes
@@ -112,14 +121,19 @@ def has_units(layer: DraftLayer) -> bool:
     return True
 
 
-def freeze(drafts: list[DraftLayer], memo: Memo) -> tuple[tuple[Layer, ...], tuple[Operator, ...]]:
-    """The layers of the IR and the operators that they use, in order of first use."""
-    return _Freezer(memo).freeze(drafts)
+def freeze(
+    drafts: list[DraftLayer], depth: int, memo: Memo
+) -> tuple[tuple[Layer, ...], tuple[Operator, ...]]:
+    """The layers of the IR and the operators that they use, in order of first use.
+
+    `depth` is the number of units in the model.
+    """
+    return _Freezer(memo, depth).freeze(drafts)
 
 
 class _Freezer:
-    def __init__(self, memo: Memo) -> None:
-        self.memo = memo
+    def __init__(self, memo: Memo, depth: int) -> None:
+        self.memo, self.depth = memo, depth
         self.names = Names()
         self.operators: dict[tuple[object, ...], Operator] = {}
 
@@ -167,16 +181,38 @@ class _Freezer:
         return self.operators[key]
 
     def _operator_of(self, body: Body, exports: tuple[str, ...], name: str) -> Operator:
-        if known := self.memo.operator(body, exports, name):
-            return known
-        outputs = [(n, body.bindings[n]) for n in ("y", *exports)]
-        kept, renumbered, parameters = prune(body.values, outputs, body.parameters)
-        node = body.node
-        operator = Operator(
-            name, node.name, body.arguments, kept, renumbered, parameters, node.doc, node.span
-        )
-        self.memo.keep_operator(body, exports, operator)
-        return operator
+        known = self.memo.operator(body, (exports, name, self.depth))
+        if known is None:
+            plain = self._plain(body, exports)
+            known = replace(plain, name=name, parameters=calmed(plain, self.depth))
+            self.memo.keep_operator(body, (exports, name, self.depth), known)
+        return known
+
+    def _plain(self, body: Body, exports: tuple[str, ...]) -> Operator:
+        """The operator as it is in every model. Those that are made of it share its values."""
+        plain = self.memo.operator(body, (exports,))
+        if plain is None:
+            outputs = [(n, body.bindings[n]) for n in ("y", *exports)]
+            kept, renumbered, parameters = prune(body.values, outputs, body.parameters)
+            node = body.node
+            plain = Operator(
+                "", node.name, body.arguments, kept, renumbered, parameters, node.doc, node.span
+            )
+            self.memo.keep_operator(body, (exports,), plain)
+        return plain
+
+
+def calmed(operator: Operator, depth: int) -> tuple[Parameter, ...]:
+    """The operator's parameters in a model of that many units: the projection that writes y starts
+    smaller by sqrt(depth), so that the variance of the stream does not grow with depth (GPT-2)."""
+    y = operator.values[dict(operator.outputs)["y"]]
+    if y.op != "dense":
+        return operator.parameters
+    weight = [name for name in y.parameters if name.endswith(".weight")][-1]
+    return tuple(
+        replace(p, init=(p.init[0], p.init[1] * depth**-0.5)) if p.name == weight else p
+        for p in operator.parameters
+    )
 
 
 def weights_of(body: Body, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ Refuses: expressions (expressions.py) and where the operator stands in the backb
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starc.compiler.arguments import count_words, size_of
 from starc.compiler.builder import Builder
@@ -122,7 +122,6 @@ class _Instance:
     ) -> None:
         self.node, self.given, self.features = request.node, request.arguments, request.features
         self.width, self.warn = width, warn
-        self.depth = scope["depth"]
         self.builder = Builder()
         self.places = {p.name: p.span for p in reversed(self.node.parameters)}
         later = {b.name: b.name_span for b in reversed(self.node.body)}
@@ -147,7 +146,6 @@ class _Instance:
         if self.failed:
             raise StarError(self.failed)
         self._warn()
-        self._calm_output(bindings)
         return Body(
             self.node,
             tuple(arguments.items()),
@@ -156,19 +154,6 @@ class _Instance:
             dict(self.builder.parameters),
             frozenset(self.expressions.read),
         )
-
-    def _calm_output(self, bindings: Mapping[str, int]) -> None:
-        """The projection that writes y starts smaller by sqrt(depth), so that the variance of the
-        stream does not grow with the number of units (GPT-2)."""
-        y = self.builder.values[bindings["y"]]
-        depth = float(self.depth)
-        if y.op != "dense" or depth <= 1:
-            return
-        weight = [name for name in y.parameters if name.endswith(".weight")][-1]
-        parameter = self.builder.parameters[weight]
-        kind, std = parameter.init
-        calmed = replace(parameter, init=(kind, std * depth**-0.5))
-        self.builder.parameters[weight] = calmed
 
     def _has_meaning(self, name: str) -> bool:
         return name in self.expressions.names or (name in RESERVED and name != "y")

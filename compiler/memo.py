@@ -10,7 +10,7 @@ Owns: the keys and the lifetime of what is remembered. Refuses: resolving (resol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starc.compiler.ir import Attribute, Operator, Parameter, Value
 from starc.compiler.numbers import Numeric
@@ -68,17 +68,10 @@ class Memo:
         key: Key = (id(call), given) if place is None else (id(call), given, place)
         self._calls[key] = call, body
 
-    def operator(self, body: Body, exports: tuple[str, ...], name: str) -> Operator | None:
-        """The operator made of this very body, with these outputs and this name.
-
-        Operators that differ in their name only have their values in common, to the object.
-        """
-        known = self._operators.get((id(body), exports, name))
-        if known is None and (known := self._operators.get((id(body), exports))):
-            known = body, replace(known[1], name=name)
-            self._operators[id(body), exports, name] = known
+    def operator(self, body: Body, made: Key) -> Operator | None:
+        """The operator made of this very body; `made` is what else it depends on."""
+        known = self._operators.get((id(body), made))
         return known[1] if known else None
 
-    def keep_operator(self, body: Body, exports: tuple[str, ...], operator: Operator) -> None:
-        self._operators[id(body), exports] = body, operator
-        self._operators[id(body), exports, operator.name] = body, operator
+    def keep_operator(self, body: Body, made: Key, operator: Operator) -> None:
+        self._operators[id(body), made] = body, operator

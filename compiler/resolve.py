@@ -100,7 +100,7 @@ class Resolver:
                 hint="write backbone { ... } with at least one unit.",
             )
         settings = self.settings
-        layers, operators = freeze(drafts, self.memo)
+        layers, operators = freeze(drafts, depth, self.memo)
         return Model(
             self.model.name,
             settings.vocab,

@@ -81,7 +81,8 @@ def test_unchanged_operators_are_the_same_objects() -> None:
     memo = Memo()
     first, _ = resolve_model(ONE, LINKED.operators, memo=memo)
     again, _ = resolve_model(replace(ONE, backbone=ONE.backbone[:2]), LINKED.operators, memo=memo)
-    assert again.operators[1] is first.operator("gate")
+    assert again.operators[1].values is first.operator("gate").values
+    assert again.operators[1] is not first.operator("gate")  # it is initialised for another depth
 
 
 def test_an_operator_of_the_same_name_is_another() -> None:
