@@ -248,7 +248,7 @@ class GatedConvolution(ChannelPlan):
 
     def launches(self, element: str) -> tuple[Launch, ...]:
         pointer, integer = f"*{element}", "i32"
-        reads = {**{f"p_{x}": pointer for x in self.operands}, "p_filter": "*fp32"}
+        reads = {**{f"p_{x}": pointer for x in self.operands}, "p_taps": "*fp32"}
         writes = {f"p_d_{x}": pointer for x in self.operands}
         sizes = {"tokens": integer, "tiles": integer}
         strides = {f"{x}_stride": integer for x in self.operands}

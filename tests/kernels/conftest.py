@@ -18,7 +18,9 @@ import pytest
 from starc.compiler.kernel_plan import KernelPlan, sections
 from starc.templates import render
 
-HEADER = """import os
+HEADER = """from __future__ import annotations
+
+import os
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +38,7 @@ def text_of(plans: Sequence[KernelPlan]) -> str:
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Callable[..., ModuleType]:
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
     """`load(plans, name)`: the generated file of `plans`, imported under `name`."""
 
     def load(plans: Sequence[KernelPlan], name: str = "generated") -> ModuleType:
@@ -46,6 +48,7 @@ def load(tmp_path: Path) -> Callable[..., ModuleType]:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)  # torch.compile looks modules up by name
         spec.loader.exec_module(module)
         return module
 
