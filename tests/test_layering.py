@@ -122,8 +122,11 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-PROGRAM = "model m { vocab = 16 width = 8 context = 8 residual = none backbone { } }"
-COMPILE = f"import starc\nstarc.compile_text('''{PROGRAM}''')"
+PROGRAM = """
+use std.attention.mha
+model m { vocab = 16 width = 8 context = 8 residual = pre(rmsnorm) backbone { mha(heads = 2) } }
+"""
+COMPILE = f"import starc\nstarc.compile_text({PROGRAM!r})"
 
 
 @pytest.mark.parametrize("code", ["import starc", "import starc.cli.app", COMPILE])

@@ -5,11 +5,11 @@ Owns: the order of parts and what the file says about itself. Refuses: text of a
 
 from __future__ import annotations
 
-import starc
 from starc.compiler.inventory import model_parameters
 from starc.compiler.ir import Model
 from starc.compiler.lower.backbone import lower_model
 from starc.compiler.lower.functions import Functions
+from starc.compiler.options import VERSION
 from starc.compiler.plan import FilePlan
 
 
@@ -27,7 +27,7 @@ def lower(model: Model, digest: str, source: str) -> FilePlan:
         ("parameters", parameters),
     )
     return FilePlan(
-        title=f"{model.name}: a model of {parameters:,} parameters, written by starc {starc.__version__}.",
+        title=f"{model.name}: a model of {parameters:,} parameters, written by starc {VERSION}.",
         digest=digest,
         config=config,
         source=source,
