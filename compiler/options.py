@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+VERSION = "0.1.0"
+"""The version that generated files name (a test compares it with the package's)."""
+
 
 @dataclass(frozen=True)
 class Limits:

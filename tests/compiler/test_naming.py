@@ -26,3 +26,10 @@ def test_names_are_unique() -> None:
     names = Names()
     assert [names.take("a") for _ in range(3)] == ["a", "a_2", "a_3"]
     assert names.take("a_2") == "a_2_2"
+
+
+def test_generated_files_name_the_version_of_the_package() -> None:
+    import starc
+    from starc.compiler.options import VERSION
+
+    assert starc.__version__ == VERSION

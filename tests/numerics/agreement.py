@@ -1,0 +1,117 @@
+"""A generated module beside the oracle: the same weights, tokens and loss for both.
+
+Owns: how parameters of the program reach the (possibly stacked) parameters of the generated module, and
+the tolerances, one table by dtype. Refuses: which programs are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from starc.compiler import ir
+from starc.compiler.driver import compile_program
+from starc.compiler.inventory import model_parameters, unfused_names
+from starc.compiler.options import Options
+from starc.grammar.source import Source
+from starc.runtime.loader import Generated, load
+from starc.runtime.reference import evaluate, random_parameters
+
+BATCH = 2
+
+TOLERANCE = {torch.float64: (1e-9, 1e-7), torch.float32: (2e-4, 2e-3)}
+"""dtype: greatest error of the logits and of a gradient, each relative to its largest entry."""
+
+NEGLIGIBLE = 1e-6
+"""Gradients smaller than this part of the largest one are rounding: they are compared with that floor."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program with its IR after `share` (for the oracle), its final IR and its generated module."""
+
+    text: str
+    model: ir.Model
+    final: ir.Model
+    module: Generated
+
+    def lengths(self, *wanted: int) -> list[int]:
+        """Those of the wanted lengths that the model's context holds."""
+        return [n for n in wanted if n <= self.model.context]
+
+    def tokens(self, length: int) -> Tensor:
+        generator = torch.Generator().manual_seed(length)
+        return torch.randint(0, self.model.vocab, (BATCH, length), generator=generator)
+
+    def network(self, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
+        """The generated module with the given parameters of the program."""
+        network = self.module.Model().to(dtype)
+        own = dict(network.named_parameters()) | dict(network.named_buffers())
+        stacks = unfused_names(self.final)
+        with torch.no_grad():
+            for name in model_parameters(self.final):
+                parts = [part for part, _ in stacks.get(name, ((name, 0),))]
+                own[name].copy_(torch.cat([parameters[part] for part in parts]))
+        return network
+
+
+def build(text: str) -> Compiled:
+    """Compile a program and load what was generated."""
+    stages: dict[str, ir.Model] = {}
+
+    def watch(name: str, model: ir.Model) -> None:
+        stages[name] = stages["last"] = model
+
+    artifact = compile_program(Source("test.star", text), Options(format=False), watch)
+    return Compiled(text, stages["share"], stages["last"], load(artifact.text))
+
+
+def gradients(logits: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradient of a fixed random reading of the logits, by name; zero where nothing depends."""
+    generator = torch.Generator().manual_seed(0)
+    reading = torch.randn(logits.shape, generator=generator, dtype=torch.float64)
+    found = torch.autograd.grad(
+        (logits * reading.to(logits.dtype)).sum(),
+        list(parameters.values()),
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return dict(zip(parameters, found, strict=True))
+
+
+def check_agreement(
+    compiled: Compiled, lengths: Iterable[int], dtype: torch.dtype = torch.float64, seed: int = 0
+) -> None:
+    """Logits and the gradient of every parameter agree with the oracle at every length."""
+    learned = {n for n, p in model_parameters(compiled.model).items() if p.learned}
+    parameters = random_parameters(compiled.model, seed)
+    parameters = {n: p.to(dtype).double() for n, p in parameters.items()}
+    leaves = {n: p.requires_grad_() for n, p in parameters.items() if n in learned}
+    network = compiled.network(parameters, dtype)
+    own = dict(network.named_parameters())
+    stacks = unfused_names(compiled.final)
+    for length in lengths:
+        tokens = compiled.tokens(length)
+        expected = evaluate(compiled.model, parameters, tokens)
+        logits = network(tokens)
+        assert logits.dtype == dtype
+        for_logits, for_gradients = TOLERANCE[dtype]
+        where = f"at length {length}"
+        _close(logits, expected, for_logits, float(expected.abs().max()), f"logits {where}")
+        wanted = gradients(expected, leaves)
+        largest = max(float(g.abs().max()) for g in wanted.values())
+        for name, gradient in gradients(logits, own).items():
+            parts = [part for part, _ in stacks.get(name, ((name, 0),))]
+            oracle = torch.cat([wanted[part] for part in parts])
+            scale = max(float(oracle.abs().max()), NEGLIGIBLE * largest)
+            _close(gradient, oracle, for_gradients, scale, f"gradient of {name} {where}")
+
+
+def _close(actual: Tensor, expected: Tensor, tolerance: float, scale: float, what: str) -> None:
+    assert actual.shape == expected.shape, what
+    assert actual.isfinite().all(), f"{what}: not finite"
+    error = float((actual.double() - expected).abs().max()) / (scale or 1.0)
+    assert error <= tolerance, f"{what}: relative error {error:.1e} > {tolerance:.0e}"

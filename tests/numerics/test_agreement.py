@@ -1,0 +1,162 @@
+"""Generated modules agree with the oracle: logits and every gradient, in float64 and float32.
+
+The table holds the standard library and the structures that the compiler has an algorithm for, one
+line each; random combinations of them are tested in test_properties.py.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+
+from tests.numerics.agreement import Compiled, build, check_agreement
+
+LENGTHS = (1, 2, 63, 130)
+
+FEATURES = """C = x |> dense(8) |> heads(2)  B = x |> dense(8) |> heads(2)
+V = x |> dense(8) |> heads(2)  K = explicit(2, 3)  a = x |> dense(2) |> heads(2) |> sigmoid
+A = x |> dense(8) |> heads(2) |> sigmoid  p = C |> elu1  q = B |> elu1  g = x |> dense(8)
+f = x |> dense(2) |> heads(2)  c = x |> dense(4)  b = x |> dense(4)"""
+"""Bindings that the mixers below are made of; those that a mixer leaves unread vanish."""
+
+MIXERS = {
+    "softmax": "(low_rank(C, B) |> scale(1/2) |> causal |> softmax) @ V",
+    "softmax-band": "(low_rank(C, B) |> band(5) |> causal |> softmax) @ V",
+    "softmax-wide-band": "(low_rank(C, B) |> causal |> band(1000) |> softmax) @ V",
+    "softmax-grouped": "(low_rank(C, b) |> causal |> softmax) @ V",
+    "softmax-one-query": "(low_rank(c, B) |> causal |> softmax) @ V",
+    "softmax-shared-value": "(low_rank(C, B) |> causal |> softmax) @ b",
+    "softmax-softcap": "(low_rank(C, B) |> softcap(3) |> causal |> softmax) @ V",
+    "softmax-constant-query": "(low_rank(param(2, 4), B) |> causal |> softmax) @ V",
+    "softmax-twice": "(low_rank(C, B) |> causal |> softmax |> scale(3) |> softmax) @ V",
+    "sigmoid": "(low_rank(C, B) |> causal |> sigmoid) @ V",
+    "sigmoid-then-causal": "(low_rank(C, B) |> sigmoid |> causal |> band(9)) @ V",
+    "relu-normalize": "(low_rank(C, B) |> causal |> relu |> normalize(1/8)) @ V",
+    "linear": "(low_rank(C, B) |> causal) @ V",
+    "linear-grouped": "(low_rank(C, b) |> causal |> scale(1/3)) @ V",
+    "linear-band": "(low_rank(C, B) |> causal |> band(7)) @ V",
+    "linear-normalize": "(low_rank(p, q) |> causal |> normalize) @ V",
+    "linear-signed-normalize": "(low_rank(C, B) |> causal |> normalize(1)) @ V",
+    "scalar": "semi_separable(C, a, B) @ V",
+    "scalar-exp": "semi_separable(C, exp(-softplus(f)), B) @ V",
+    "scalar-groups": "semi_separable(c, a, b) @ V",
+    "scalar-constant": "semi_separable(C, sigmoid(param(2, 1)), B) @ V",
+    "scalar-number": "semi_separable(C, 0.9, B) @ V",
+    "scalar-negative": "semi_separable(C, tanh(f), B) @ V",
+    "scalar-zero": "semi_separable(C, 0, B) @ V",
+    "scalar-normalize": "(semi_separable(p, a, q) |> normalize) @ V",
+    "scalar-softmax": "(semi_separable(C, a, B) |> softmax) @ V",
+    "diagonal": "semi_separable(C, A, B) @ V",
+    "diagonal-exp": "semi_separable(C, exp(-softplus(A) * exp(param(2, 4))), B) @ V",
+    "diagonal-signed": "semi_separable(C, tanh(C), B) @ V",
+    "diagonal-normalize": "(semi_separable(p, A, q) |> normalize(1/4)) @ V",
+    "diagonal-affine": "semi_separable(C, 1/2 + 1/2 * A, 1 - A) @ V",
+    "scan": "semi_separable(1, x |> dense(8) |> sigmoid |> heads(8), 1) @ (x |> heads(8))",
+    "scan-signed": "semi_separable(1, x |> dense(8) |> tanh |> heads(8), 1) @ (x |> heads(8))",
+    "band-of-recurrence": "(semi_separable(C, a, B) |> band(6)) @ V",
+    "short-filter": "toeplitz(K) @ V",
+    "channel-filter": "toeplitz(explicit(8, 4)) @ V",
+    "one-filter": "toeplitz(explicit(1, 4)) @ V",
+    "long-explicit": "toeplitz(explicit(8, 100)) @ V",
+    "implicit": "toeplitz(implicit(8, 6)) @ V",
+    "implicit-heads": "toeplitz(implicit(2, 6, decay = false)) @ V",
+    "filter-band": "(toeplitz(explicit(8, 30)) |> band(10)) @ V",
+    "gated-filter": "diagonal(x) @ toeplitz(explicit(8, 3)) @ diagonal(g) @ (x |> dense(8))",
+    "gate": "diagonal(x |> dense(8) |> silu) @ g",
+    "gate-heads": "diagonal(f) @ V",
+    "gate-constant": "diagonal(param(2, 4)) @ V",
+    "rows": "(f * (low_rank(C, B) |> causal |> softmax)) @ V",
+    "rows-of-filter": "(f * toeplitz(K)) @ V",
+    "sum": "((low_rank(C, B) |> causal |> softmax) + toeplitz(K)) @ V",
+    "difference": "((low_rank(C, B) |> causal |> softmax) "
+    "- param(2, 1) * (low_rank(B, C) |> causal |> softmax)) @ V",
+    "sum-softmax": "((low_rank(C, B) |> causal) + semi_separable(C, a, B) |> softmax) @ V",
+    "product": "(low_rank(C, B) |> causal |> softmax) @ toeplitz(K) @ semi_separable(C, a, B) @ V",
+    "product-of-sums": "(diagonal(f) + toeplitz(K)) @ (semi_separable(C, a, B) - toeplitz(K)) @ V",
+    "product-softmax": "((low_rank(C, B) |> causal) @ semi_separable(C, a, B) |> softmax) @ V",
+    "negated": "(-(low_rank(C, B) |> causal |> softmax) / 2) @ V",
+    "constants": "(low_rank(param(2, 3), param(2, 3)) |> causal |> softmax) @ param(2, 4) + 0 * V",
+}
+
+LIBRARY = {
+    "attention": "mha(heads = 2) gqa(heads = 4, groups = 2) mqa(heads = 2) "
+    "sliding(heads = 2, window = 5) sigmoid_attention(heads = 2)",
+    "channel": "swiglu() geglu() gelu_mlp() relu2_mlp()",
+    "convolution": "gconv() hyena(hidden = 8) grouped_hyena(heads = 2, hidden = 8)",
+    "linear": "linear(heads = 2) retention(heads = 2) gla(heads = 2, rank = 3) "
+    "hgrn2(heads = 2, lower = layer / depth)",
+    "recurrent": "mamba(state = 3) mamba2(state = 4, head = 8, groups = 2) rglru(blocks = 2)",
+    "star": "sa1() sa2() sa3() sa4() rec1(state = 4) rec2() gconv1() gconv2() gmemless()",
+}
+
+WIRING = {
+    "residuals": "f() with residual = post(layernorm)  f() with residual = none  "
+    "f() with residual = sandwich(rmsnorm(weight = offset))",
+    "parallel": "parallel(difference) { f() g() }  p: parallel(mean) { repeat 2 { f() } g() f() }",
+    "repeat": "repeat 2 { g()  repeat 3 { a: f()  f() shares * with a } }",
+    "reuse": "a: f()  repeat 2 { f() reuses u from a  b: f() reuses * from a  f() reuses u from b }",
+    "share": "a: f() b: f() shares u with a  c: f() shares * with b  g()",
+    "feature": "a: f() h(from_a = a.u) h(from_a = 0.5)",
+}
+
+UNITS = """
+operator f() { u = x |> dense(6) |> tanh  w = u |> dense(4)  y = concat(u, w) |> dense(width) }
+operator g() { y = x |> conv(3) |> silu }
+operator h(from_a: feature) { y = (x |> dense(6)) * from_a |> dense(width) }
+"""
+
+SETTINGS = {
+    "tied": "embedding = tied(scale = sqrt(width), norm = layernorm)  head = linear(bias = true)",
+    "learned": "position = learned  head = linear(scale = 1/4, softcap = 2)  final_norm = none",
+    "sinusoidal": "position = sinusoidal  residual = post(layernorm(bias = false))",
+    "sandwich": "residual = sandwich(rmsnorm)  final_norm = groupnorm(groups = 2)",
+    "l2norm": "residual = pre(l2norm)  embedding = untied(norm = l2norm)",
+}
+
+
+def program(backbone: str, operators: str = "", settings: str = "", width: int = 8) -> str:
+    return (
+        f"{operators} model m {{ vocab = 13  width = {width}  context = 131 {settings}"
+        f" backbone {{ {backbone} }} }}"
+    )
+
+
+@cache
+def mixer(name: str) -> Compiled:
+    merged = "dense(width)" if name in ("gated-filter", "gate") else "merge |> dense(width)"
+    return build(program("op()", f"operator op() {{ {FEATURES} y = {MIXERS[name]} |> {merged} }}"))
+
+
+@cache
+def library(name: str) -> Compiled:
+    units = LIBRARY[name]
+    names = [call.split()[-1] for call in units.split("(")[:-1] if call.split()]
+    uses = " ".join(f"use std.{name}.{unit.rpartition(')')[2]}" for unit in names)
+    return build(program(units, uses, width=16))
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_mixer(name: str) -> None:
+    check_agreement(mixer(name), LENGTHS)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_mixer_in_single_precision(name: str) -> None:
+    check_agreement(mixer(name), (65,), torch.float32)
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_library(name: str) -> None:
+    check_agreement(library(name), LENGTHS)
+
+
+@pytest.mark.parametrize("name", WIRING)
+def test_wiring(name: str) -> None:
+    check_agreement(build(program(WIRING[name], UNITS)), (1, 5))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings(name: str) -> None:
+    check_agreement(build(program("f() g()", UNITS, SETTINGS[name])), (1, 5, 131))

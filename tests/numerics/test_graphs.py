@@ -1,0 +1,71 @@
+"""Generated modules under torch.compile(fullgraph=True) and torch.export: same numbers as eager."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from starc.compiler.driver import compile_program
+from starc.compiler.options import Options
+from starc.grammar.source import Source
+from starc.runtime.loader import load
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.star"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.star"))
+SMALL = (("width", "64"), ("vocab", "64"), ("context", "64"))
+
+
+def loaded(program: Path, overrides: tuple[tuple[str, str], ...] = ()) -> torch.nn.Module:
+    source = Source(program.name, program.read_text())
+    torch.manual_seed(0)
+    model: torch.nn.Module = load(
+        compile_program(source, Options(overrides=overrides)).text
+    ).Model()
+    return model
+
+
+def check(model: torch.nn.Module, length: int = 37) -> None:
+    tokens = torch.randint(32, (2, length), generator=torch.Generator().manual_seed(1))
+    expected = model(tokens)
+    expected.square().mean().backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"torch\.")  # its own deprecations
+        warnings.filterwarnings("ignore", message=".*autograd.function.Function.*")
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        logits = compiled(tokens)
+        logits.square().mean().backward()
+        exported = torch.export.export(model, (tokens,)).module()(tokens)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(exported, expected, rtol=1e-4, atol=1e-5)
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            scale = gradients[name].abs().max().item() + 1e-6
+            torch.testing.assert_close(
+                parameter.grad, gradients[name], rtol=1e-3, atol=1e-3 * scale
+            )
+
+
+@pytest.mark.parametrize("program", GOLDEN, ids=lambda p: p.stem)
+def test_golden_programs(program: Path) -> None:
+    check(loaded(program))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", EXAMPLES, ids=lambda p: p.stem)
+def test_examples(program: Path) -> None:
+    check(loaded(program, SMALL))
+
+
+@pytest.mark.slow
+def test_inductor() -> None:
+    """One real run of the default backend."""
+    model = loaded(ROOT / "tests" / "golden" / "attention.star")
+    tokens = torch.randint(32, (2, 37))
+    compiled = torch.compile(model, fullgraph=True)
+    torch.testing.assert_close(compiled(tokens), model(tokens), rtol=1e-4, atol=1e-5)
