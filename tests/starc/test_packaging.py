@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+import starc
+from starc.compiler.options import VERSION
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
@@ -47,6 +50,10 @@ def test_every_requirement_is_pinned_to_one_version():
     assert names <= set(pins())
     assert pins()["torch"] == "2.13.0"
     assert pins()["triton"] == "3.7.1"
+
+
+def test_the_compiler_and_the_package_have_one_version():
+    assert VERSION == starc.__version__
 
 
 def test_users_get_ranges_and_not_pins():

@@ -1,0 +1,42 @@
+"""What the README says is so: its program compiles, its commands and its examples exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import typer.main
+
+import starc
+from starc.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_program_compiles():
+    (program,) = re.findall(r"```star\n(.*?)```", README, re.DOTALL)
+    artifact = starc.compile_text(program, starc.Options(format=False))
+    assert artifact.model_name == "hybrid"
+    assert not artifact.warnings
+
+
+def test_it_names_every_command():
+    described = set(re.findall(r"^\| `starc (\w+)", README, re.MULTILINE))
+    assert described == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_its_table_has_every_example():
+    listed = set(re.findall(r"^\| ((?:waiting/)?\w+) \|", README, re.MULTILINE))
+    examples = ROOT / "examples"
+    found = {path.stem for path in examples.glob("*.star")}
+    found |= {f"waiting/{path.stem}" for path in examples.glob("waiting/*.star")}
+    assert listed - {"command", "folder"} == found
+
+
+def test_its_make_targets_and_links_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make ([a-z-]+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for link in re.findall(r"\]\(([^):]+)\)", README):
+        assert (ROOT / link).exists(), link
