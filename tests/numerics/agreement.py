@@ -1,7 +1,7 @@
 """A generated module beside the oracle: the same weights, tokens and loss for both.
 
-Owns: how parameters of the program reach the (possibly stacked) parameters of the generated module, and
-the tolerances, one table by dtype. Refuses: which programs are compared.
+Owns: how parameters of the program reach the (possibly stacked) parameters of the generated module,
+and the tolerances, one table by dtype. Refuses: which programs are compared.
 """
 
 from __future__ import annotations
@@ -22,16 +22,22 @@ from starc.runtime.reference import evaluate, random_parameters
 
 BATCH = 2
 
-TOLERANCE = {torch.float64: (1e-9, 1e-7), torch.float32: (2e-4, 2e-3)}
+TOLERANCE = {
+    torch.float64: (1e-9, 1e-7),
+    torch.float32: (2e-4, 2e-3),
+    torch.bfloat16: (5e-2, 2e-1),
+}
 """dtype: greatest error of the logits and of a gradient, each relative to its largest entry."""
 
+_STORED = {torch.bfloat16: torch.float32}
+
 NEGLIGIBLE = 1e-6
-"""Gradients smaller than this part of the largest one are rounding: they are compared with that floor."""
+"""Gradients below this part of the largest one are rounding: errors are relative to that floor."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program with its IR after `share` (for the oracle), its final IR and its generated module."""
+    """A program: its IR after `share` (for the oracle), its final IR and its generated module."""
 
     text: str
     model: ir.Model
@@ -85,33 +91,41 @@ def gradients(logits: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Ten
 def check_agreement(
     compiled: Compiled, lengths: Iterable[int], dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> None:
-    """Logits and the gradient of every parameter agree with the oracle at every length."""
+    """Logits and the gradient of every parameter agree with the oracle at every length.
+
+    bfloat16 means autocast: parameters are float32.
+    """
     learned = {n for n, p in model_parameters(compiled.model).items() if p.learned}
     parameters = random_parameters(compiled.model, seed)
-    parameters = {n: p.to(dtype).double() for n, p in parameters.items()}
+    parameters = {n: p.to(_STORED.get(dtype, dtype)).double() for n, p in parameters.items()}
     leaves = {n: p.requires_grad_() for n, p in parameters.items() if n in learned}
-    network = compiled.network(parameters, dtype)
+    network = compiled.network(parameters, _STORED.get(dtype, dtype))
     own = dict(network.named_parameters())
     stacks = unfused_names(compiled.final)
     for length in lengths:
         tokens = compiled.tokens(length)
         expected = evaluate(compiled.model, parameters, tokens)
-        logits = network(tokens)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logits = network(tokens)
         assert logits.dtype == dtype
         for_logits, for_gradients = TOLERANCE[dtype]
         where = f"at length {length}"
-        _close(logits, expected, for_logits, float(expected.abs().max()), f"logits {where}")
+        _close(logits, expected, for_logits, _largest(expected), f"logits {where}")
         wanted = gradients(expected, leaves)
-        largest = max(float(g.abs().max()) for g in wanted.values())
+        largest = max(map(_largest, wanted.values()))
         for name, gradient in gradients(logits, own).items():
             parts = [part for part, _ in stacks.get(name, ((name, 0),))]
             oracle = torch.cat([wanted[part] for part in parts])
-            scale = max(float(oracle.abs().max()), NEGLIGIBLE * largest)
+            scale = max(_largest(oracle), NEGLIGIBLE * largest)
             _close(gradient, oracle, for_gradients, scale, f"gradient of {name} {where}")
+
+
+def _largest(x: Tensor) -> float:
+    return float(x.detach().abs().max())
 
 
 def _close(actual: Tensor, expected: Tensor, tolerance: float, scale: float, what: str) -> None:
     assert actual.shape == expected.shape, what
     assert actual.isfinite().all(), f"{what}: not finite"
-    error = float((actual.double() - expected).abs().max()) / (scale or 1.0)
+    error = _largest(actual.double() - expected) / (scale or 1.0)
     assert error <= tolerance, f"{what}: relative error {error:.1e} > {tolerance:.0e}"

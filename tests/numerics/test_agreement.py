@@ -1,4 +1,4 @@
-"""Generated modules agree with the oracle: logits and every gradient, in float64 and float32.
+"""Generated modules agree with the oracle: logits and every gradient, dtype by dtype.
 
 The table holds the standard library and the structures that the compiler has an algorithm for, one
 line each; random combinations of them are tested in test_properties.py.
@@ -96,7 +96,7 @@ WIRING = {
     "f() with residual = sandwich(rmsnorm(weight = offset))",
     "parallel": "parallel(difference) { f() g() }  p: parallel(mean) { repeat 2 { f() } g() f() }",
     "repeat": "repeat 2 { g()  repeat 3 { a: f()  f() shares * with a } }",
-    "reuse": "a: f()  repeat 2 { f() reuses u from a  b: f() reuses * from a  f() reuses u from b }",
+    "reuse": "a: f() repeat 2 { f() reuses u from a  b: f() reuses * from a  f() reuses u from b }",
     "share": "a: f() b: f() shares u with a  c: f() shares * with b  g()",
     "feature": "a: f() h(from_a = a.u) h(from_a = 0.5)",
 }
@@ -139,17 +139,21 @@ def library(name: str) -> Compiled:
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_mixer(name: str) -> None:
-    check_agreement(mixer(name), LENGTHS)
-
-
-@pytest.mark.parametrize("name", MIXERS)
-def test_mixer_in_single_precision(name: str) -> None:
-    check_agreement(mixer(name), (65,), torch.float32)
+    compiled = mixer(name)
+    check_agreement(compiled, LENGTHS)
+    check_agreement(compiled, (65,), torch.float32)
 
 
 @pytest.mark.parametrize("name", LIBRARY)
 def test_library(name: str) -> None:
-    check_agreement(library(name), LENGTHS)
+    compiled = library(name)
+    check_agreement(compiled, LENGTHS)
+    check_agreement(compiled, (65,), torch.float32)
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_library_in_autocast(name: str) -> None:
+    check_agreement(library(name), (65,), torch.bfloat16)
 
 
 @pytest.mark.parametrize("name", WIRING)

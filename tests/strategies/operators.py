@@ -61,7 +61,7 @@ class Written:
 
     def weighted(self) -> list[str]:
         """Bindings whose own expression has weights."""
-        owners = ("dense(", "param(", "plicit(", "headwise(", "conv(", "gain")
+        owners = ("dense(", "plicit(", "headwise(", "conv(", "gain")
         lines = (line.partition(" = ") for line in self.lines)
         return [name for name, _, text in lines if any(owner in text for owner in owners)]
 
