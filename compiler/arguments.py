@@ -257,4 +257,6 @@ def _shown(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple):
         return str(value[1])
-    return numbers.show(value) if isinstance(value, Fraction) else str(value)
+    if isinstance(value, Fraction) and value.denominator > 1:
+        return f"{float(value):g}"
+    return str(value)
