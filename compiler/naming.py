@@ -20,8 +20,12 @@ MODULE_ATTRIBUTES = frozenset("""
     """.split())
 """Public attributes of torch.nn.Module (a test compares them with the installed torch)."""
 
-MODEL_ATTRIBUTES = frozenset("embedding position head final_norm loss".split())
+MODEL_ATTRIBUTES = frozenset("embedding position head final_norm loss hidden".split())
 """Attributes that every generated Model has."""
+
+
+NORM_SUFFIXES = ("_norm", "_post_norm")
+"""Attributes that stand beside a layer's own: the norms of its residual scheme."""
 
 
 @lru_cache(maxsize=4096)
@@ -41,11 +45,11 @@ class Names:
     def __init__(self, taken: frozenset[str] = frozenset()) -> None:
         self._taken = set(taken)
 
-    def take(self, wanted: str) -> str:
-        """The wished name made safe and unique."""
+    def take(self, wanted: str, suffixes: tuple[str, ...] = ()) -> str:
+        """The wished name made safe and unique; the name with each suffix is taken along with it."""
         base = identifier(wanted)
         name, number = base, 2
-        while name in self._taken:
+        while not self._taken.isdisjoint({name, *(name + s for s in suffixes)}):
             name, number = f"{base}_{number}", number + 1
-        self._taken.add(name)
+        self._taken.update({name, *(name + s for s in suffixes)})
         return name

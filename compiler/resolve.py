@@ -30,7 +30,7 @@ from starc.compiler.holes import holes_left
 from starc.compiler.instance import Request, check_kind, instantiate, match_arguments
 from starc.compiler.ir import Model, Residual
 from starc.compiler.memo import Body, Memo
-from starc.compiler.naming import MODEL_ATTRIBUTES, Names
+from starc.compiler.naming import MODEL_ATTRIBUTES, NORM_SUFFIXES, Names
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
 from starc.compiler.settings import Settings, resolve_residual, resolve_settings
@@ -241,7 +241,7 @@ class Resolver:
                     modifier.span,
                 )
         residual = self._residual(layer.modifiers, residual)
-        name = scope.names.take(layer.label or "parallel")
+        name = scope.names.take(layer.label or "parallel", NORM_SUFFIXES)
         before = len(self.failures)
         branches = self._layers(layer.body, scope, NO_RESIDUAL)
         if len(self.failures) > before:
@@ -287,7 +287,7 @@ class Resolver:
         taken = self._reused(unit, node, scope)
         body, features = self._called(call, node, taken, scope, layer)
         shares = [shared(m, body, scope) for m in unit.modifiers if isinstance(m, nodes.Shares)]
-        name = scope.names.take(unit.label or node.name)
+        name = scope.names.take(unit.label or node.name, NORM_SUFFIXES)
         inputs = {n: feature.ref for n, feature in {**features, **taken}.items()}
         draft = Draft(
             name,

@@ -50,6 +50,8 @@ class Backbone:
         self.classes: list[ModuleClass] = []
         self.operators: dict[str, Lowered] = {}
         self._blocks: dict[ModuleClass, str] = {}
+        self._variables: dict[tuple[str, str], str] = {}
+        self._variable_names = Names(frozenset({"x", "block"}))
         self._class_names = functions.names
         for operator_name, class_name in class_names(model, self._class_names).items():
             lowering = OperatorLowering(
@@ -123,7 +125,7 @@ class Backbone:
         call = f"self.{unit.name}({', '.join(arguments)})"
         if len(lowered.outputs) == 1:
             return call
-        targets = [f"{unit.name}_{name}" for name in lowered.outputs]
+        targets = [self._variable(unit.name, name) for name in lowered.outputs]
         for name, target in zip(lowered.outputs[1:], targets[1:], strict=True):
             scope.locals[unit.path, name] = target
         scope.lines.append(Line(f"{', '.join(targets)} = {call}"))
@@ -132,10 +134,20 @@ class Backbone:
     def _feature(self, path: str, name: str, scope: Scope) -> str:
         if (path, name) in scope.locals:
             return scope.locals[path, name]
-        local = f"{self._units[path].name}_{name}"
+        local = self._variable(self._units[path].name, name)
         scope.needs[local] = "Tensor"
         scope.locals[path, name] = local
         return local
+
+    def _variable(self, unit: str, feature: str) -> str:
+        """The variable that carries a feature of a unit, the same in every scope: a0_V."""
+        key = unit, feature
+        if key not in self._variables:
+            wanted = f"{unit}_{feature}"
+            self._variables[key] = self._variable_names.take(
+                wanted + "_" if is_reserved(wanted) else wanted
+            )
+        return self._variables[key]
 
     def _ambient(self, ambient: Ambient, scope: Scope) -> str:
         scope.needs[ambient.name] = "tuple[Tensor, Tensor]"

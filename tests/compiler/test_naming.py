@@ -33,3 +33,9 @@ def test_generated_files_name_the_version_of_the_package() -> None:
     from starc.compiler.options import VERSION
 
     assert starc.__version__ == VERSION
+
+
+def test_a_layer_takes_the_names_of_its_norms_too() -> None:
+    names = Names()
+    assert names.take("a_norm", ("_norm",)) == "a_norm"
+    assert names.take("a", ("_norm",)) == "a_2"
