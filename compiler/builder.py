@@ -45,10 +45,10 @@ class Builder:
         arguments = dict(attributes)
         types = [self.values[i].type for i in inputs]
         type_ = entry.rule(types, arguments)
-        value = Value(op, tuple(inputs), tuple(arguments.items()), type_, name, (), span)
+        owned = tuple(p.name for p in parameters or ())
+        value = Value(op, tuple(inputs), tuple(arguments.items()), type_, name, owned, span)
         id = len(self.values)
         if parameters is not None:
-            value = replace(value, parameters=tuple(p.name for p in parameters))
             self.parameters.update({p.name: p for p in parameters})
         elif specs := entry.parameters(types, arguments):
             self._unnamed.append((id, specs))
@@ -57,7 +57,7 @@ class Builder:
 
     def keep(self, value: Value, inputs: tuple[int, ...], parameters: Sequence[Parameter]) -> int:
         """Add a value of another operator over inputs of the types that it had there."""
-        self.values.append(value if inputs == value.inputs else replace(value, inputs=inputs))
+        self.values.append(value if inputs == value.inputs else value.over(inputs))
         self.parameters.update((p.name, p) for p in parameters)
         return len(self.values) - 1
 
@@ -103,8 +103,7 @@ def prune(
         kept = tuple(values)
     else:
         kept = tuple(
-            replace(values[old], inputs=tuple(renumbered[i] for i in values[old].inputs))
-            for old in order
+            values[old].over(tuple(renumbered[i] for i in values[old].inputs)) for old in order
         )
     used = dict.fromkeys(name for value in kept for name in value.parameters)
     return (

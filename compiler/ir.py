@@ -65,6 +65,12 @@ class Value:
     parameters: tuple[str, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 
+    def over(self, inputs: tuple[int, ...]) -> Value:
+        """The same value over other inputs of the same types."""
+        return Value(
+            self.op, inputs, self.attributes, self.type, self.name, self.parameters, self.span
+        )
+
     def attribute(self, key: str) -> Any:
         for k, value in self.attributes:
             if k == key:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from starc.compiler import catalog
 from starc.compiler.arguments import one_of
@@ -31,6 +32,12 @@ class Linked:
     models: tuple[nodes.Model, ...]
 
 
+@lru_cache(maxsize=256)
+def _parsed(source: Source, limits: Limits) -> nodes.Program:
+    """A file that programs use; they use the same ones, and often more than one operator of it."""
+    return parse_limited(source, limits)
+
+
 def parse_limited(source: Source, limits: Limits) -> nodes.Program:
     return parse(source, max_characters=limits.characters, max_nesting=limits.nesting)
 
@@ -41,7 +48,6 @@ def link(program: nodes.Program, limits: Limits) -> Linked:
     operators: dict[str, nodes.Operator] = {}
     places: dict[str, Span] = {}
     models: dict[str, nodes.Model] = {}
-    parsed: dict[Source, nodes.Program] = {}
 
     def declare(name: str, span: Span) -> bool:
         if name in places:
@@ -63,7 +69,7 @@ def link(program: nodes.Program, limits: Limits) -> Linked:
         match declaration:
             case nodes.Use():
                 try:
-                    operator = _used(declaration, program.source, parsed, limits)
+                    operator = _used(declaration, program.source, limits)
                 except StarError as failure:
                     failures += failure.diagnostics
                     continue
@@ -112,13 +118,10 @@ def _check_operator(node: nodes.Operator) -> list[Diagnostic]:
     return found
 
 
-def _used(
-    use: nodes.Use, source: Source, parsed: dict[Source, nodes.Program], limits: Limits
-) -> nodes.Operator:
+def _used(use: nodes.Use, source: Source, limits: Limits) -> nodes.Operator:
     found, name = find_use(use.path, source, use.span)
-    if found not in parsed:
-        parsed[found] = parse_limited(found, limits)
-    declared = {d.name: d for d in parsed[found].declarations if isinstance(d, nodes.Operator)}
+    program = _parsed(found, limits)
+    declared = {d.name: d for d in program.declarations if isinstance(d, nodes.Operator)}
     if name not in declared:
         raise error(
             "use-not-found",
