@@ -97,25 +97,29 @@ def _low_rank(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
         return None
     operands = (*chain.root.inputs, v)
     if chain.softmax:
+        scale = chain.scale
+        if scale <= 0:  # the fused kernel multiplies its mask, minus infinity, by the scale
+            operands = (r.emit("scale", (operands[0],), value, s=scale), *operands[1:])
+            scale = Fraction(1)
         if chain.band:
-            return r.emit("banded_attention", operands, value, scale=chain.scale, band=chain.band)
-        return r.emit("attention", operands, value, scale=chain.scale)
+            return r.emit("banded_attention", operands, value, scale=scale, band=chain.band)
+        return r.emit("attention", operands, value, scale=scale)
     if chain.band:
         return None
     return r.emit("linear_attention", operands, value, scale=chain.scale, floor=chain.floor)
 
 
 def _semi_separable(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
-    if chain.softmax or chain.band or chain.scale < 0:
+    if chain.softmax or chain.band or (chain.floor is not None and chain.scale == 0):
         return None
     c, a, b = chain.root.inputs
     logarithmic = chain.root.op == "log_semi_separable"
     decay, state = _value(r, a), max(_value(r, c).channels, _value(r, b).channels)
     heads = max(_value(r, i).heads for i in (c, a, b, v))
     scannable = _value(r, v).channels == 1 and chain.floor is None and heads > 1
-    floor = chain.floor
-    if floor is not None and chain.scale != 1:
-        floor = floor / chain.scale  # |s t| with floor f is s times |t| with floor f / s
+    floor, scale = chain.floor, chain.scale
+    if floor is not None:  # s t / max(|s t|, f) = sign(s) t / max(|t|, f / |s|)
+        floor, scale = floor / abs(scale), Fraction(1 if scale > 0 else -1)
     if scannable and (decay.channels > 1 or state <= SCAN_STATE):
         op, extra = "scan", {"logarithmic": logarithmic}
     elif not logarithmic:
@@ -124,9 +128,7 @@ def _semi_separable(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | N
         op = "scalar_recurrence" if decay.channels == 1 else "diagonal_recurrence"
         extra = {"floor": floor}
     result = r.emit(op, (c, a, b, v), value, **extra)
-    if chain.scale == 1 or floor is not None:
-        return result
-    return r.emit("scale", (result,), value, s=chain.scale)
+    return result if scale == 1 else r.emit("scale", (result,), value, s=scale)
 
 
 def _value(r: Rewriter, id: int) -> Feature | Constant:
