@@ -44,12 +44,18 @@ class Names:
 
     def __init__(self, taken: frozenset[str] = frozenset()) -> None:
         self._taken = set(taken)
+        self._tried: dict[tuple[str, tuple[str, ...]], int] = {}  # the last number of each wish
 
     def take(self, wanted: str, suffixes: tuple[str, ...] = ()) -> str:
         """The wished name made safe and unique; the name with each suffix is taken along with it."""
         base = identifier(wanted)
-        name, number = base, 2
-        while not self._taken.isdisjoint({name, *(name + s for s in suffixes)}):
-            name, number = f"{base}_{number}", number + 1
-        self._taken.update({name, *(name + s for s in suffixes)})
+        number = self._tried.get((base, suffixes), 0)
+        while True:
+            number += 1
+            name = base if number == 1 else f"{base}_{number}"
+            wished = [name, *[name + suffix for suffix in suffixes]]
+            if self._taken.isdisjoint(wished):
+                break
+        self._tried[base, suffixes] = number
+        self._taken.update(wished)
         return name
