@@ -85,7 +85,7 @@ def _approximately(value: Fraction) -> str:
 
 
 def python_number(value: Numeric) -> int | float:
-    """A number for generated code: an int where it is whole and not huge, else the nearest float."""
+    """A number for generated code: an int where whole and not huge, else the nearest float."""
     if isinstance(value, Fraction) and value.denominator == 1 and abs(value) < _EXACT_FLOAT:
         return value.numerator
     try:
@@ -141,8 +141,8 @@ FUNCTIONS: dict[str, tuple[int, int, Callable[..., Numeric]]] = {
     "abs": (1, 1, abs),
     "floor": (1, 1, lambda a: Fraction(math.floor(a))),
     "ceil": (1, 1, lambda a: Fraction(math.ceil(a))),
-    "min": (1, 64, min),
-    "max": (1, 64, max),
+    "min": (1, 64, lambda *a: min(a)),
+    "max": (1, 64, lambda *a: max(a)),
     "power": (2, 2, _power),
     "multiple": (2, 2, _multiple),
 }

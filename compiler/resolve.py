@@ -399,7 +399,11 @@ class Resolver:
         except (StarError, Poisoned):
             self._failed.add(key)
             raise
-        self.memo.bodies[key if _PLACE.isdisjoint(body.uses) else here] = body
+        place = () if _PLACE.isdisjoint(body.uses) else here[-2:]
+        # A default that is written out makes no difference.
+        full = (id(request.node), body.arguments, types, self._context, "full", *place)
+        body = self.memo.bodies.setdefault(full, body)
+        self.memo.bodies[(*key, *place)] = body
         return body
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
+from math import isqrt
 from typing import Any
 
 from starc.compiler.ir import Parameter
@@ -146,5 +147,6 @@ def with_shape(type_: Feature | Constant, heads: int, channels: int) -> Feature 
 
 def divisors(n: int, limit: int = 6) -> str:
     """A few divisors of n in words, for hints."""
-    found = [str(d) for d in range(2, n) if n % d == 0][:limit]
-    return f"{n} is divisible by {', '.join(found)}." if found else f"{n} is prime."
+    small = [d for d in range(2, isqrt(n) + 1) if n % d == 0]
+    found = sorted({*small, *(n // d for d in small)})[:limit]
+    return f"{n} is divisible by {', '.join(map(str, found))}." if found else f"{n} is prime."
