@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+COLUMNS = (
+    ("parameters", "parameters"),
+    ("flops_forward", "FLOPs forward"),
+    ("flops_decode", "FLOPs decode"),
+    ("cache_bytes", "cache bytes"),
+    ("state_elements", "state elements"),
+)
+
 
 def print_cost(report: dict[str, Any]) -> None:
-    """The cost of a model: a row per unit, then the totals."""
-    names = [key for key in report["units"][0]] if report["units"] else []
+    """The cost of a model: a row per kind of unit with how many there are, then the totals.
+
+    Numbers of a row are those of one unit; units of the same place in different iterations of a
+    repeat that cost the same share a row.
+    """
+    width = None if Console().is_terminal else 140
+    console = Console(width=width, highlight=False)
+    length, batch, dtype = report["length"], report["batch"], report["dtype"]
+    console.print(f"{report['model']}: {length:,} tokens, batch {batch}, cache in {dtype}")
     table = Table(box=None, pad_edge=False)
-    for name in names:
-        numeric = all(isinstance(unit[name], int | float) for unit in report["units"])
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
-    for unit in report["units"]:
-        table.add_row(*(_show(unit[name]) for name in names))
-    console = Console()
+    for name in ("path", "operator"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("units", justify="right")
+    for _, title in COLUMNS:
+        table.add_column(title, justify="right")
+    table.add_row("embedding", "", "", *_numbers(report["embedding"]))
+    for (path, operator, *_), units in _grouped(report["units"]).items():
+        table.add_row(path, operator, str(len(units)), *_numbers(units[0]))
+    table.add_row("head", "", "", *_numbers(report["head"]))
+    table.add_section()
+    depth = str(len(report["units"]))
+    table.add_row("total", "", depth, *_numbers(report), style="bold")
     console.print(table)
-    for name, value in report.items():
-        if name != "units":
-            console.print(f"{name.replace('_', ' ')}: {_show(value)}", highlight=False)
+    console.print(f"FLOPs of a training step: {report['flops_train']:,} (three times forward)")
 
 
-def _show(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _grouped(units: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for unit in units:
+        place = re.sub(r"\.\d+\.", ".*.", unit["path"])
+        key = (place, unit["operator"], *(unit[name] for name, _ in COLUMNS))
+        found.setdefault(key, []).append(unit)
+    return found
+
+
+def _numbers(row: dict[str, Any]) -> list[str]:
+    return [f"{row[name]:,}" if name in row else "" for name, _ in COLUMNS]
