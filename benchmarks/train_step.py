@@ -8,8 +8,10 @@ in float32) and starts every step without gradients.
 - forward: logits and loss, with everything kept that the backward pass needs; step: and backward.
 - products: the share of the step that its matrix products would take alone. Every product of one
   step, fused attention included, is recorded with its operands and run again as often as the step.
-- memory: how far a step raises the process above the model at rest, gradients included, as the
-  kernel counts it (VmHWM). Each contender has a process of its own for this.
+- memory: the most that tensors occupy during a step, over the model at rest, gradients included;
+  exact, from the profiler. resident: how far three steps raise the process, as the kernel counts it
+  (VmHWM), which adds what the allocator cannot reuse and varies from run to run. Each contender has
+  a process of its own for both.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -198,6 +201,7 @@ class Row:
     step: float
     products: float
     memory: float
+    resident: float
 
 
 def compare(shape: str, dtype: str, names: list[str], rounds: int, clock: Clock) -> Iterator[Row]:
@@ -216,18 +220,19 @@ def compare(shape: str, dtype: str, names: list[str], rounds: int, clock: Clock)
     for name, (model, _) in contenders.items():
         forward, whole, alone = (1e3 * median(column) for column in zip(*times[name], strict=True))
         size = sum(p.numel() for p in model.parameters())
-        peak = memory(name, shape, dtype)
-        yield Row(shape, dtype, name, size, forward, whole, alone / whole, peak)
+        peaks = memory(name, shape, dtype)
+        yield Row(shape, dtype, name, size, forward, whole, alone / whole, *peaks)
 
 
-def memory(name: str, shape: str, dtype: str) -> float:
-    """Megabytes that training steps add to a process, measured in one of its own."""
+def memory(name: str, shape: str, dtype: str) -> tuple[float, float]:
+    """Megabytes that training steps add, in tensors and in the process, measured in its own."""
     command = [sys.executable, __file__, "--memory-of", name, "--shapes", shape, "--dtypes", dtype]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(run.stdout.split()[-1])
+    tensors, process = run.stdout.splitlines()[-1].split()
+    return float(tensors), float(process)
 
 
-def measure_memory(name: str, shape: str, dtype: str) -> float:
+def measure_memory(name: str, shape: str, dtype: str) -> tuple[float, float]:
     model, loss = build(name, shape)
     with torch.no_grad(), precision(dtype):
         loss(*(x[:, :64] for x in batch()))  # libraries set up what they keep for ever
@@ -236,7 +241,16 @@ def measure_memory(name: str, shape: str, dtype: str) -> float:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
     for _ in range(3):
         step(model, loss, dtype, time.perf_counter)
-    return (resident("VmHWM") - before) / 1e6
+    process = resident("VmHWM") - before
+    model.zero_grad(set_to_none=True)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        step(model, loss, dtype, time.perf_counter)
+    held = accumulate(
+        event.nbytes()
+        for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns())
+        if event.name() == "[memory]"
+    )
+    return max(held) / 1e6, process / 1e6
 
 
 def resident(field: str) -> int:
@@ -270,12 +284,13 @@ def machine() -> str:
 
 
 def table(rows: list[Row]) -> Iterator[str]:
-    yield "| shape | dtype | model | parameters | forward ms | step ms | products | memory MB |"
-    yield "|---|---|---|--:|--:|--:|--:|--:|"
+    titles = "forward ms | step ms | products | memory MB | resident MB"
+    yield f"| shape | dtype | model | parameters | {titles} |"
+    yield "|---|---|---|--:|--:|--:|--:|--:|--:|"
     for r in rows:
         yield (
             f"| {r.shape} | {r.dtype} | {Path(r.name).name} | {r.parameters:,} | {r.forward:.0f} "
-            f"| {r.step:.0f} | {r.products:.0%} | {r.memory:.0f} |"
+            f"| {r.step:.0f} | {r.products:.0%} | {r.memory:.0f} | {r.resident:.0f} |"
         )
     yield ""
     yield "How many times as fast, and how much of the memory, as transformers:"
@@ -320,7 +335,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     clock = time.process_time if options.cpu_time else time.perf_counter
     if options.memory_of:
-        print(measure_memory(options.memory_of, options.shapes[0], options.dtypes[0]))
+        print(*measure_memory(options.memory_of, options.shapes[0], options.dtypes[0]))
         return
     more = [text.partition("=")[::2] for text in options.ours]
     rows: list[Row] = []
