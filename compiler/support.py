@@ -36,13 +36,16 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "diagonal_scores": ("lagged", "lag_entries", "neighbours", "corner_entries"),
     "add_diagonal_gradients": ("lagged", "lag_entries", "neighbours", "corner_entries"),
     "signed_scores": ("join_blocks",),
+    "DecayScan": ("carry",),
+    "SignedScan": ("carry",),
 }
 """Template to the support functions that it always calls; one that is not here calls none."""
 
 NAMES = frozenset(
     """wide to_chunks from_chunks grouped_matmul pass_states carry sums_from_here ScalarRecurrence
     DiagonalRecurrence diagonal_scores add_diagonal_gradients lagged lag_entries neighbours
-    corner_entries signed_scores join_blocks DecayScan SignedScan Rotation""".split()
+    corner_entries signed_scores join_blocks DecayScan SignedScan
+    HalfRotation InterleavedRotation""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""
 
@@ -82,11 +85,10 @@ def required(plan: MixerPlan | FunctionPlan) -> tuple[str, ...]:
     if isinstance(plan, MixerPlan):
         if template in _BY_PLAN:
             add(_BY_PLAN[template](plan))
-    elif template == "rotate":
+    else:
         values = dict(plan.values)
-        if values["pairs"] == "half" and not values["dims"]:
-            add(["Rotation"])
-    elif template == "semi_separable_matrix":
-        logarithmic = dict(plan.values)["logarithmic"]
-        add(["diagonal_scores" if logarithmic else "signed_scores"])
+        if template == "semi_separable_matrix":
+            add(["diagonal_scores" if values["logarithmic"] else "signed_scores"])
+        elif template == "rotate":
+            add(["HalfRotation" if values["pairs"] == "half" else "InterleavedRotation"])
     return tuple(found)

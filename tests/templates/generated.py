@@ -1,4 +1,4 @@
-"""Loading what templates render: a plan with its support functions as a module, as in a generated file."""
+"""Loading what templates render: a plan with its support functions, as in a generated file."""
 
 from __future__ import annotations
 
