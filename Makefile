@@ -6,7 +6,7 @@ STAMP := $(VENV)/.starc-installed
 CODE := starc grammar compiler templates runtime search
 STYLED := $(CODE) tests benchmarks
 DEMO := build/demo
-DEMO_STEPS ?= 500
+DEMO_STEPS ?= 300
 
 # Two worker processes with one thread each: torch's own threads would fight over the same cores.
 WORKERS ?= 2
