@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
+from starc.compiler.catalog import ALGORITHMS, ENTRIES
 from starc.compiler.cost import cost_report
 from starc.compiler.digest import digest
 from starc.compiler.driver import compile_program, resolve_source, run_passes
@@ -62,6 +63,17 @@ def source(text: str) -> Source:
 def compiled(text: str) -> Compiled:
     note(text)
     return build(text)
+
+
+@pytest.mark.slow
+def test_random_programs_use_the_whole_catalog() -> None:
+    seen = {
+        value.op
+        for text in sample(1000)
+        for operator in resolve_source(source(text), QUICK)[0].operators
+        for value in operator.values
+    }
+    assert seen == ENTRIES.keys() - {entry.op for entry in ALGORITHMS}
 
 
 # --- the front end -----------------------------------------------------------------------------

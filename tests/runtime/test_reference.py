@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from starc.compiler import ir
+from starc.compiler.catalog import ALGORITHMS, ENTRIES
 from starc.compiler.driver import resolve_source
 from starc.compiler.options import Options
 from starc.compiler.passes.share import share
 from starc.grammar.errors import InternalError
 from starc.grammar.source import Source
-from starc.runtime.reference import evaluate, random_parameters
+from starc.runtime.reference import OPERATIONS, evaluate, random_parameters
 
 B, T, D = 2, 9, 8
 
@@ -56,6 +57,11 @@ class Run:
 
 def check(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_it_knows_the_whole_catalog() -> None:
+    chosen_by_the_compiler = {entry.op for entry in ALGORITHMS}
+    assert {*OPERATIONS, "input"} == ENTRIES.keys() - chosen_by_the_compiler
 
 
 # --- mixers ------------------------------------------------------------------------------------
