@@ -6,7 +6,7 @@ Owns: the order of the stages. Refuses: the work of any of them, files and the t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starc.compiler.digest import digest
 from starc.compiler.inventory import model_parameters
@@ -14,7 +14,7 @@ from starc.compiler.ir import Model
 from starc.compiler.options import Limits, Options
 from starc.compiler.passes import PIPELINE
 from starc.compiler.printer import print_model
-from starc.compiler.program import choose_model, link, parse_limited
+from starc.compiler.program import Linked, choose_model, link, parse_limited
 from starc.compiler.resolve import resolve_model
 from starc.compiler.verify import verify
 from starc.grammar.errors import Diagnostic, StarError
@@ -36,12 +36,15 @@ class Artifact:
 
 def resolve_source(source: Source, options: Options) -> tuple[Model, tuple[Diagnostic, ...]]:
     """Parse, link and resolve: the model's IR before any pass, and warnings about it."""
-    linked = link(parse_limited(source, options.limits), options.limits)
+    return _resolve(link(parse_limited(source, options.limits), options.limits), options)
+
+
+def _resolve(linked: Linked, options: Options) -> tuple[Model, tuple[Diagnostic, ...]]:
     chosen = choose_model(linked, options)
     model, warnings = resolve_model(chosen, linked.operators, options.limits)
     _check_size(model, options.limits, chosen.name_span)
-    own = tuple(w for w in warnings if w.span is None or w.span.source == source)
-    return model, own
+    source = linked.program.source
+    return model, tuple(w for w in warnings if w.span is None or w.span.source == source)
 
 
 def _check_size(model: Model, limits: Limits, span: Span) -> None:
@@ -50,7 +53,8 @@ def _check_size(model: Model, limits: Limits, span: Span) -> None:
         raise StarError(
             Diagnostic(
                 "too-many-parameters",
-                f"model '{model.name}' has {size:,} parameters, the limit is {limits.parameters:,}.",
+                f"model '{model.name}' has {size:,} parameters; "
+                f"the limit is {limits.parameters:,}.",
                 span,
                 hint="raise the limit with --max-parameters.",
             )
@@ -69,7 +73,10 @@ def run_passes(model: Model, watch: Watch | None = None) -> Model:
 
 
 def compile_program(source: Source, options: Options, watch: Watch | None = None) -> Artifact:
-    """Compile one model of a program; raises StarError with every fault of the first stage that has one."""
+    """Compile one model of a program.
+
+    Raises StarError with every fault of the first stage that has one.
+    """
     from starc.compiler.emit import emit
     from starc.compiler.lower import lower
 
@@ -89,14 +96,30 @@ def compile_program(source: Source, options: Options, watch: Watch | None = None
 
 
 def check_program(source: Source, options: Options) -> tuple[Diagnostic, ...]:
-    """Everything short of rendering; the warnings. Raises StarError."""
-    model, warnings = resolve_source(source, options)
-    run_passes(model)
-    return warnings
+    """Everything short of rendering; the warnings. Raises StarError.
+
+    Without a chosen model all are checked; a library without models is only linked.
+    """
+    linked = link(parse_limited(source, options.limits), options.limits)
+    models = [m.name for m in linked.models]
+    if options.model is not None or (not models and not linked.operators):
+        models = [options.model or ""]
+    warnings: dict[Diagnostic, None] = {}
+    failures: dict[Diagnostic, None] = {}
+    for name in models:
+        try:
+            model, found = _resolve(linked, replace(options, model=name or None))
+            run_passes(model)
+            warnings.update(dict.fromkeys(found))
+        except StarError as failure:
+            failures.update(dict.fromkeys(failure.diagnostics))
+    if failures:
+        raise StarError(failures)
+    return tuple(warnings)
 
 
 def show(source: Source, options: Options, stage: str) -> str:
-    """A stage of the compiler as text: nodes, ir (after resolve) or plan; `print_after` adds passes."""
+    """A stage as text: nodes, ir (after resolve) or plan; `print_after` adds passes."""
     if stage == "nodes":
         return _pretty(parse_limited(source, options.limits))
     model, _ = resolve_source(source, options)

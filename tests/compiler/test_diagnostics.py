@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import starc.compiler
-from starc.compiler.driver import check_program
+from starc.compiler.driver import check_program, resolve_source, run_passes
 from starc.compiler.options import Limits, Options
 from starc.grammar.errors import StarError, render
 from starc.grammar.source import Source
@@ -43,7 +43,8 @@ def cases() -> Iterator[tuple[str, str, str]]:
 
 def rendered(program: str, options: Options | None = None) -> str:
     try:
-        warnings = check_program(Source("program.star", program), options or Options())
+        model, warnings = resolve_source(Source("program.star", program), options or Options())
+        run_passes(model)
     except StarError as failure:
         return render(failure.diagnostics)
     return render(warnings) if warnings else "nothing is wrong\n"
@@ -105,16 +106,40 @@ PROGRAM = "operator id() { y = x }\n" + MODEL.format("small") + MODEL.format("la
         ),
         (
             Options(model="small", limits=Limits(parameters=64)),
-            "error[too-many-parameters]: model 'small' has 144 parameters, the limit is 64.\n"
+            "error[too-many-parameters]: model 'small' has 144 parameters; the limit is 64.\n"
             " --> program.star:2:7\n"
             " 2 | model small { vocab = 8  width = 8  context = 8  backbone { id() } }\n"
             "   |       ^^^^^\n"
             "hint: raise the limit with --max-parameters.\n",
         ),
+        (
+            Options(model="small", limits=Limits(units=0)),
+            "error[too-many-units]: the backbone unrolls to more than 0 units.\n"
+            " --> program.star:2:61\n"
+            " 2 | model small { vocab = 8  width = 8  context = 8  backbone { id() } }\n"
+            "   |                                                             ^^^^\n"
+            "hint: raise the limit with --max-units.\n",
+        ),
     ],
 )
 def test_options(options: Options, expected: str) -> None:
     assert rendered(PROGRAM, options) == expected
+
+
+def test_check_looks_at_every_model_and_accepts_libraries() -> None:
+    library = "operator id() { y = x |> silu }\n"
+    good, bad = MODEL.format("good"), MODEL.format("bad").replace("id()", "od()")
+    worse = MODEL.format("worse").replace("context = 8", "context = 0")
+    assert check_program(Source("program.star", library), Options()) == ()
+    assert (
+        check_program(Source("program.star", library + good + good.replace("good", "b")), Options())
+        == ()
+    )
+    with pytest.raises(StarError) as refused:
+        check_program(Source("program.star", library + bad + good + worse), Options())
+    assert [d.code for d in refused.value.diagnostics] == ["unknown-name", "bad-size"]
+    with pytest.raises(StarError, match="declares no model"):
+        check_program(Source("program.star", ""), Options())
 
 
 def test_operator_that_a_file_does_not_have() -> None:
