@@ -149,7 +149,9 @@ def test_what_is_no_run(command: Command, small: Path):
     assert command("generate", ".", "--temperature", "nan").status in (1, 2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_resuming_gives_the_same_run(
     command: Command, text: Path, number: signal.Signals
 ):
