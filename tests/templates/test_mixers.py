@@ -232,7 +232,7 @@ def test_bfloat16_goes_in_and_out(p: MixerPlan):
 @pytest.mark.filterwarnings(
     "ignore:.*should not be instantiated:DeprecationWarning"
 )  # dynamo's own
-@pytest.mark.parametrize("p", ALL, ids=lambda p: f"{p.template}-{p.c_heads}{p.b_heads}{p.v_heads}")
+@pytest.mark.parametrize("p", {p.template: p for p in ALL}.values(), ids=lambda p: p.template)
 def test_compiles_and_exports_as_one_graph(p: MixerPlan):
     p = replace(p, chunk=4)
     x = [t.float().requires_grad_() for t in draw(p, 18 if p.band else 9, "mild").values()]
