@@ -215,6 +215,8 @@ def check_tensor_number(number: Numeric, span: Span) -> None:
 
 def size_of(number: Numeric, what: str, span: Span, smallest: int = 1) -> int:
     """A number as a tensor extent."""
+    if smallest <= number <= MAX_SIZE and number == int(number):
+        return int(number)
     shown = numbers.show(number)
     if number != int(number):
         raise error(
@@ -224,14 +226,12 @@ def size_of(number: Numeric, what: str, span: Span, smallest: int = 1) -> int:
             f"this is {shown}",
             "multiple(a, of) rounds up to a multiple.",
         )
-    if not smallest <= number <= MAX_SIZE:
-        raise error(
-            "bad-size",
-            f"{what} must lie between {smallest:,} and {MAX_SIZE:,}, not {shown}.",
-            span,
-            f"this is {shown}",
-        )
-    return int(number)
+    raise error(
+        "bad-size",
+        f"{what} must lie between {smallest:,} and {MAX_SIZE:,}, not {shown}.",
+        span,
+        f"this is {shown}",
+    )
 
 
 def signature(entry: Entry) -> str:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from starc.compiler import catalog, numbers
-from starc.compiler.arguments import bind, check_tensor_number, signature, size_of
+from starc.compiler.arguments import MAX_SIZE, bind, check_tensor_number, signature, size_of
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Entry, Role
 from starc.compiler.faults import error, fail, hole_error, not_yet, not_yet_operator
@@ -142,11 +142,10 @@ class Expressions:
         type_ = self.builder.type(id)
         if isinstance(type_, Mixer):
             self._count_parts(id, inputs, span)
-        elif not isinstance(type_, Filter):
+        elif not isinstance(type_, Filter) and type_.heads * type_.channels > MAX_SIZE:
             # What two sizes make together is an extent, too.
-            size_of(
-                Fraction(type_.heads * type_.channels), f"the size of a {describe(type_)}", span
-            )
+            total = Fraction(type_.heads * type_.channels)
+            size_of(total, f"the size of a {describe(type_)}", span)
         return Ref(id)
 
     def _count_parts(self, id: int, inputs: tuple[int, ...], span: Span) -> None:
