@@ -3,7 +3,7 @@
     Type = Feature(heads, channels)      F[h, d]: for each token, h heads of d channels
          | Constant(heads, channels)     P[h, d]: learned or literal, no token axis
          | Filter(lanes, length)         K[n]: causal Toeplitz generators, one per lane
-         | Mixer(heads, channels, ...)   T[h]: a token-by-token matrix per head (channels = 1) or per channel
+         | Mixer(heads, channels, ...)   T[h]: a token-by-token matrix per head, or per channel
 
 Owns: the types and their broadcasting. Refuses: names, places in the text, and what a stage means.
 """
@@ -53,7 +53,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Mixer:
-    """`flat` marks lanes that are not yet split into heads and channels (a Toeplitz matrix per lane).
+    """`flat` marks lanes not yet split into heads and channels (a Toeplitz matrix per lane).
 
     `causal` says that T_ij = 0 for j > i. `linear` says that no nonlinearity has been applied.
     """
@@ -106,7 +106,8 @@ def broadcast(left: Type, right: Type) -> Feature | Constant:
                 f"pointwise arithmetic needs features or constants, not a {describe(operand)}.",
                 f"given a {describe(operand)}",
             )
-    assert isinstance(left, Feature | Constant) and isinstance(right, Feature | Constant)
+    assert isinstance(left, Feature | Constant)
+    assert isinstance(right, Feature | Constant)
     heads = broadcast_axis(left.heads, right.heads, "heads", left, right)
     channels = broadcast_axis(left.channels, right.channels, "channels", left, right)
     if isinstance(left, Feature) or isinstance(right, Feature):
@@ -133,7 +134,7 @@ def _heads(n: int) -> str:
 
 
 def lanes_of(mixer: Mixer, heads: int, channels: int) -> tuple[int, int]:
-    """(heads, channels) of a flat mixer of n lanes, laid over a value of the given heads and channels.
+    """(heads, channels) of a flat mixer of n lanes, laid over a value of heads and channels.
 
     n = heads * channels gives each channel its own matrix, n = heads each head, n = 1 shares one.
     """

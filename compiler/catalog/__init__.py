@@ -1,7 +1,7 @@
 """The catalog: every operation of the language, one table entry each.
 
-Owns: looking an operation up by its key in the IR or by its spelling in a program, and the names that
-the language knows but this version does not build yet. Refuses: meaning beyond what an entry says.
+Owns: looking an operation up by its key in the IR or by its spelling in a program, and the names
+that the language knows but this version does not build yet. Refuses: meaning beyond an entry's.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MIXER_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.MIXER_STAGE}
 _CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.SOURCE)}
 
 PLANNED = frozenset(
-    "shuffle ema lookup polyrelu taylor hedgehog static ssm householder dplr alibi bias decay dilated "
-    "strided block first select sink experts".split()
+    "shuffle ema lookup polyrelu taylor hedgehog static ssm householder dplr alibi bias decay "
+    "dilated strided block first select sink experts".split()
 )
 """Names that the language reserves and this version refuses with a diagnostic of their own."""
 

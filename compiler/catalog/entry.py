@@ -1,4 +1,4 @@
-"""What the catalog says about one operation: its spelling, arguments, type rule, parameters and cost.
+"""What the catalog says about one operation: spelling, arguments, type rule, parameters and cost.
 
 Owns: the shape of an entry and helpers that many entries share. Refuses: any particular operation.
 """
@@ -58,9 +58,10 @@ class Argument:
 class Entry:
     """One operation.
 
-    `rule` gives the type of the result from the operands' types, or raises Problem. `flops` counts the
-    floating-point operations of matrix products and convolutions over a sequence of a length (pointwise
-    work is not counted). `local` says that token t of the result reads only token t of the operands.
+    `rule` gives the type of the result from the operands' types, or raises Problem. `flops` counts
+    the floating-point operations of matrix products and convolutions over a sequence of a length
+    (pointwise work is not counted). `local` says that token t of the result reads only token t of
+    the operands.
     `torch` is a PyTorch expression for operations that need no more: operands are {0}, {1}, ...,
     attributes stand under their names.
     """

@@ -1,8 +1,8 @@
 """Mixers: the structures of T, stages on them, their algebra and causal filters.
 
-A mixer value denotes a token-by-token matrix per head together with the set of pairs (i, j) that are
-visible. Masks (causal, band) shrink that set and zero what lies outside; softmax and normalize run over
-the visible entries of a row only; pointwise nonlinearities leave invisible entries at zero.
+A mixer value denotes a token-by-token matrix per head together with the set of pairs (i, j) that
+are visible. Masks (causal, band) shrink that set and zero what lies outside; softmax and normalize
+run over the visible entries of a row only; pointwise nonlinearities leave invisible entries at zero.
 
 Owns: one table entry for each. Refuses: how a mixer is computed (the pass `select` decides that).
 """
@@ -219,7 +219,7 @@ MIXERS = (
     Entry(
         "implicit",
         Role.SOURCE,
-        "a filter as long as the sequence: a small network over positions times a window (Hyena, 2302.10866)",
+        "a filter as long as the sequence: a network over positions times a window (2302.10866)",
         lambda inputs, arguments: Filter(arguments["channels"], None),
         operands=(),
         arguments=(size("channels"), size("hidden", 64), flag("decay", True)),

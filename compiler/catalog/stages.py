@@ -1,4 +1,4 @@
-"""Stages on features: channel mixing, token mixing in the featurizer, shape, pointwise, norms, position.
+"""Stages on features: channels, short token mixing, shape, pointwise functions, norms, position.
 
 Owns: one table entry for each. Parameter names are suffixes of the binding's name (".weight").
 """
@@ -277,7 +277,8 @@ def _rope(inputs: Inputs, arguments: Arguments) -> Type:
     if (dims or feature.channels) % 2:
         raise Problem(
             "width-not-divisible",
-            f"'rope' turns channels in pairs, so it needs an even number, not {dims or feature.channels}.",
+            "'rope' turns channels in pairs, so it needs an even number, "
+            f"not {dims or feature.channels}.",
             f"given {feature}",
             "'rope(theta, dims = n)' turns the first n channels of every head.",
         )
