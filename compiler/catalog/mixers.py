@@ -2,7 +2,7 @@
 
 A mixer value denotes a token-by-token matrix per head together with the set of pairs (i, j) that
 are visible. Masks (causal, band) shrink that set and zero what lies outside; softmax and normalize
-run over the visible entries of a row only; pointwise nonlinearities leave invisible entries at zero.
+run over the visible entries of a row only; nonlinearities leave invisible entries at zero.
 
 Owns: one table entry for each. Refuses: how a mixer is computed (the pass `select` decides that).
 """
