@@ -1,4 +1,4 @@
-"""What the kernel path costs where there is no GPU: generated functions against plain PyTorch on CPU.
+"""What the kernel path costs without a GPU: generated functions against plain PyTorch on CPU.
 
 Run from the repository: `python benchmarks/kernel_dispatch.py`. The table is printed and written to
 benchmarks/results/kernel_dispatch.md. Each row is one forward and backward pass from the output of
@@ -110,10 +110,11 @@ def convolution_case(channels: int, dtype: torch.dtype) -> Case:
 
     def shifted(x: Tensor, filter: Tensor) -> Tensor:
         c, b, v = x.split(channels, dim=-1)
-        u, weight = F.pad(b * v, (0, 0, TAPS - 1, 0)), filter.to(x.dtype)
-        y = u[:, TAPS - 1 :] * weight[:, 0]
+        u = F.pad(b * v, (0, 0, TAPS - 1, 0))
+        weight = filter.t().contiguous().to(x.dtype)
+        y = u[:, TAPS - 1 :] * weight[0]
         for i in range(1, TAPS):
-            y = y + u[:, TAPS - 1 - i : TAPS - 1 - i + LENGTH] * weight[:, i]
+            y = torch.addcmul(y, u[:, TAPS - 1 - i : TAPS - 1 - i + LENGTH], weight[i])
         return c * y
 
     x = torch.randn(BATCH, LENGTH, 3 * channels).to(dtype).requires_grad_()
@@ -162,7 +163,7 @@ def row(case: Case, turns: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--turns", type=int, default=60)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()

@@ -1,8 +1,8 @@
 """Ahead-of-time compilation of Triton kernels for GPUs that need not be there, and what came out.
 
 Owns: the targets with their limits, and the report of one compiled kernel (registers, spills,
-shared memory, width of memory accesses, tensor-core instructions), read from the machine code with
-the disassemblers that Triton's wheel brings along.
+shared memory, width of memory accesses, tensor-core instructions), read from the assembly, and from
+the machine code with a tool that Triton's wheel brings along.
 Refuses: running anything. Speed, races and miscompilation show on a device only.
 
 Triton must have been imported without TRITON_INTERPRET=1.
@@ -58,8 +58,8 @@ class KernelReport:
         kernel: name of the kernel.
         target: name of the target.
         registers: registers of one thread (vector registers on AMD).
-        spills: stores and loads of registers to local memory, in machine instructions (NVIDIA) or
-            registers spilled (AMD). Anything but 0 is a defect of the chosen tile.
+        spills: local memory that a thread keeps registers in, in bytes (NVIDIA), or registers so
+            kept (AMD). Anything but 0 is a defect of the chosen tile.
         shared_bytes: shared memory of one program, in bytes.
         shared_limit: how much the target gives, in bytes. Triton compiles beyond it without a
             word, and the launch fails.
@@ -96,7 +96,7 @@ def compile_kernel(
     warps: int = 4,
     stages: int = 3,
 ) -> KernelReport:
-    """Compiles a `@triton.jit` function for `target` and reports on the machine code.
+    """Compiles a `@triton.jit` function for `target` and reports on the result.
 
     Args:
         kernel: the function, possibly under autotune or heuristics decorators.
@@ -147,19 +147,20 @@ def _read_cuda(asm: Mapping[str, Any]) -> dict[str, int]:
         cubin.write(asm["cubin"])
         cubin.flush()
         usage = _run("cuobjdump", "--dump-resource-usage", cubin.name)
-        sass = _run("nvdisasm", "-c", cubin.name)
-    registers = re.search(r"\bREG:(\d+)", usage)
-    if registers is None:
+    found = re.search(r"\bREG:(\d+) STACK:(\d+) .*\bLOCAL:(\d+)", usage)
+    if found is None:
         raise InternalError(f"cuobjdump reports no registers: {usage!r}")
-    accesses = re.findall(r"\b(?:LDG|STG)\.\S+", sass)
-    wide = sum(".128" in access for access in accesses)
+    registers, stack, local = map(int, found.groups())
+    ptx = asm["ptx"]
+    accesses = re.findall(r"\b(?:ld|st)\.global[\w.:]*?(?:\.v(\d))?\.[bfsu](\d+)\b", ptx)
+    wide = sum(int(count or 1) * int(bits) >= 128 for count, bits in accesses)
     return {
-        "registers": int(registers[1]),
-        "spills": _count(r"\b(?:STL|LDL)\b", sass),
+        "registers": registers,
+        "spills": stack + local,
         "wide_accesses": wide,
         "narrow_accesses": len(accesses) - wide,
-        "atomics": _count(r"\b(?:ATOMG|ATOM|RED)\b", sass),
-        "matrix_instructions": _count(r"\b(?:HGMMA|HMMA|IMMA|QGMMA|UTC\w*MMA)\b", sass),
+        "atomics": _count(r"\b(?:atom|red)\.", ptx),
+        "matrix_instructions": _count(r"\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma)\b", ptx),
     }
 
 

@@ -17,12 +17,13 @@ TARGETS = "sm_90,gfx942"
 PLANS: list[KernelPlan] = [
     *(GatedProduct(digest=DIGEST, activation=name, channels=768) for name in ACTIVATIONS),
     GatedProduct(digest=DIGEST, activation="silu", channels=60),
-    GatedProduct(digest=DIGEST, activation="silu", channels=688, packed=True),
-    GatedConvolution(digest=DIGEST, channels=768, taps=4, packed=True),
+    GatedProduct(digest=DIGEST, activation="silu", channels=61),
     GatedConvolution(digest=DIGEST, channels=768, taps=3, input_gate=False),
     GatedConvolution(digest=DIGEST, channels=768, taps=3, output_gate=False),
-    GatedConvolution(digest=DIGEST, channels=60, taps=4),
     GatedConvolution(digest=DIGEST, channels=768, taps=MAX_TAPS),
+    GatedConvolution(digest=DIGEST, channels=60, taps=4),
+    GatedConvolution(digest=DIGEST, channels=768, taps=4, packed=True),
+    GatedProduct(digest=DIGEST, activation="silu", channels=688, packed=True),
 ]
 
 
@@ -34,27 +35,21 @@ def defect(report: dict[str, Any]) -> str | None:
         return f"{report['shared_bytes']} bytes of shared memory"
     if report["atomics"]:
         return "atomics, whose order is chance"
-    if report["target"] != "sm_90" or "_60" in report["kernel"]:
+    if "_61_" in report["kernel"]:  # rows of an odd length: this is what narrow looks like
+        return "wide accesses" if report["wide_accesses"] else None
+    if report["target"] != "sm_90" or "_60_" in report["kernel"]:
         return None
-    # A filter's taps are read, and its shares written, one channel a lane.
-    taps = int(report["kernel"].split("_")[-2]) if "convolution" in report["kernel"] else 0
-    if report["narrow_accesses"] > 2 * taps or report["wide_accesses"] < 3:
+    # The shares of a filter's gradient are sums over rows: one channel a lane is left to write.
+    shares = MAX_TAPS if "convolution" in report["kernel"] else 0
+    if report["narrow_accesses"] > shares or report["wide_accesses"] < 3:
         return f"{report['narrow_accesses']} narrow accesses, {report['wide_accesses']} wide ones"
     return None
 
 
 @pytest.mark.parametrize("element", ["bf16", "fp32"])
-def test_kernels_compile_within_resources(run_script: Callable[..., Any], element: str) -> None:
-    # Types change nothing but the conversions, so that one activation stands for all in float32.
-    plans = PLANS if element == "bf16" else PLANS[1:2] + PLANS[len(ACTIVATIONS) :]
+def test_kernels_compile_within_limits(run_script: Callable[..., Any], element: str) -> None:
+    # Types change nothing but the conversions, so that few kernels stand for all in float32.
+    plans = PLANS if element == "bf16" else PLANS[-4:]
     reports = run_script("compiled.py", plans, TARGETS, element, TRITON_INTERPRET="0")
     assert len(reports) == 4 * len(plans)
     assert [(r["target"], r["kernel"], d) for r in reports if (d := defect(r))] == []
-
-
-def test_report_finds_spills_and_narrow_accesses(run_script: Callable[..., Any]) -> None:
-    """The defects that the test above looks for do show where they are."""
-    ragged = GatedProduct(digest=DIGEST, activation="silu", channels=61)
-    forward, _backward = run_script("compiled.py", [ragged], "sm_90", "bf16", TRITON_INTERPRET="0")
-    assert forward["wide_accesses"] == 0
-    assert forward["narrow_accesses"] > 0

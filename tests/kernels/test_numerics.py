@@ -24,7 +24,7 @@ CONVOLUTIONS = [
     GatedConvolution(digest=DIGEST, channels=60, taps=3, packed=True),
     GatedConvolution(digest=DIGEST, channels=96, taps=3, input_gate=False, packed=True),
     GatedConvolution(digest=DIGEST, channels=64, taps=1, output_gate=False),
-    GatedConvolution(digest=DIGEST, channels=64, taps=16, output_gate=False, input_gate=False),
+    GatedConvolution(digest=DIGEST, channels=64, taps=9, output_gate=False, input_gate=False),
 ]
 PLANS = [*PRODUCTS, *CONVOLUTIONS]
 
