@@ -22,6 +22,7 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "signed_recurrence": (*CHUNKS, "signed_scores", "pass_states"),
     "scan": ("wide",),
     # functions that lowering calls
+    "short_convolution": ("LagSum",),
     "long_convolution": ("wide",),
     "implicit_filter": ("wide",),
     "semi_separable_matrix": ("wide", "to_chunks"),
@@ -44,7 +45,7 @@ SUPPORT: dict[str, tuple[str, ...]] = {
 NAMES = frozenset(
     """wide to_chunks from_chunks grouped_matmul pass_states carry sums_from_here ScalarRecurrence
     DiagonalRecurrence diagonal_scores add_diagonal_gradients lagged lag_entries neighbours
-    corner_entries signed_scores join_blocks DecayScan SignedScan
+    corner_entries signed_scores join_blocks LagSum DecayScan SignedScan
     HalfRotation InterleavedRotation""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""

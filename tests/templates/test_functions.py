@@ -50,7 +50,7 @@ def test_convolutions(length: int, trailing: tuple[tuple[int, ...], tuple[int, .
     for t in range(length):
         rows.append(sum(k[s] * v[:, t - s] for s in range(min(taps, t + 1))))
     want = torch.stack(rows, dim=1)
-    for name in ("short_convolution", "long_convolution"):
+    for name in ("short_convolution", "depthwise_convolution", "long_convolution"):
         f = function(name)
         same(f(k, v), want, k, v)
         assert f(k, v.bfloat16()).dtype == torch.bfloat16

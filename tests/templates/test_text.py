@@ -56,6 +56,7 @@ FUNCTIONS = (
             "l2norm",
             "shift",
             "short_convolution",
+            "depthwise_convolution",
             "long_convolution",
             "toeplitz_matrix",
             "visible",
