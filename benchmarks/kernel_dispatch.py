@@ -173,7 +173,8 @@ def main() -> None:
         "# Kernel dispatch on CPU: forward and backward, generated functions against plain PyTorch",
         "",
         f"Batch {BATCH}, length {LENGTH}, {arguments.threads} threads, torch {torch.__version__},"
-        f" {platform.machine()}; {arguments.turns} turns. Ratios above 1: faster than plain.",
+        f" {platform.machine()}, load average {os.getloadavg()[0]:.1f}; {arguments.turns} turns."
+        " Ratios above 1: faster than plain.",
         "",
         "| kernel | channels | dtype | plain ms | packed ms | packed | apart | operator |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -1,7 +1,7 @@
 """The nonlinearities that a kernel may apply to a gate, as PyTorch and as Triton text.
 
 Owns: the table `ACTIVATIONS`. A test compares each entry's values and slopes with float64.
-Refuses: nonlinearities that need more than one element (softmax), and log, which masked lanes break.
+Refuses: nonlinearities that need more than one element (softmax), and log of masked lanes.
 """
 
 from __future__ import annotations
