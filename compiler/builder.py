@@ -17,7 +17,7 @@ from starc.grammar.source import Span
 
 
 class Builder:
-    """Values under construction. Used by the resolver and by every pass that rewrites an operator."""
+    """Values under construction, for the resolver and every pass that rewrites an operator."""
 
     def __init__(self) -> None:
         self.values: list[Value] = []

@@ -1,7 +1,8 @@
 """The identity of a program: a digest of what it means.
 
-Labels, comments, spelling, unread bindings, names and the order of independent bindings do not count;
-two programs with one digest have the same generated classes up to names. Owns: the canonical form.
+Labels, comments, spelling, unread bindings, names and the order of independent bindings do not
+count; two programs with one digest have the same generated classes up to names. Owns: the
+canonical form.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def digest(model: Model) -> str:
 
 @dataclass(frozen=True)
 class _Canonical:
-    """An operator without names: values in the order of a walk from y, and the walk's order of names."""
+    """An operator without names: values in the order of a walk from y, and the walk's order of
+    names."""
 
     form: tuple[object, ...]
     inputs: tuple[str, ...]

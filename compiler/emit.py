@@ -119,8 +119,9 @@ def literal(text: str) -> str:
 
 def _formatted(text: str) -> str:
     import black
+    from black.mode import TargetVersion
 
-    mode = black.Mode(line_length=LINE_LENGTH, target_versions={black.TargetVersion.PY311})
+    mode = black.Mode(line_length=LINE_LENGTH, target_versions={TargetVersion.PY311})
     try:
         return black.format_str(text, mode=mode)
     except Exception as failure:

@@ -35,8 +35,8 @@ class Parameter:
     """A tensor that an operator or a norm owns.
 
     `init` is an expression tree of tuples: ("normal", std), ("constant", c), ("log", tree), ...
-    `learned` False makes it a buffer. `parts` lists (name, rows) of the parameters that were stacked
-    along axis 0 to make this one, in order; empty when nothing was.
+    `learned` False makes it a buffer. `parts` lists (name, rows) of the parameters that were
+    stacked along axis 0 to make this one, in order; empty when nothing was.
     """
 
     name: str
@@ -80,7 +80,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Operator:
-    """A monomorphic operator. `name` is unique in the model; `source_name` is the operator's name in the text."""
+    """A monomorphic operator. `name` is unique in the model; `source_name` is the operator's name
+    in the text."""
 
     name: str
     source_name: str
@@ -96,7 +97,8 @@ class Operator:
 
     @property
     def inputs(self) -> tuple[tuple[str, int], ...]:
-        """(name, id) of the features that come in: `x` first where it is used, then features of other units."""
+        """(name, id) of the features that come in: `x` first where it is used, then features of
+        other units."""
         found = [
             (str(v.attribute("name")), i) for i, v in enumerate(self.values) if v.op == "input"
         ]
@@ -125,7 +127,8 @@ class Residual:
 
 @dataclass(frozen=True)
 class FeatureRef:
-    """A feature of an earlier unit: `unit` is its path from the root, of the iteration where the reader stands."""
+    """A feature of an earlier unit: `unit` is its path from the root, of the iteration where the
+    reader stands."""
 
     unit: str
     name: str
@@ -133,7 +136,8 @@ class FeatureRef:
 
 @dataclass(frozen=True)
 class Tie:
-    """`parameter` of this unit's operator is the parameter of the same name of unit `unit` (its path)."""
+    """`parameter` of this unit's operator is the parameter of the same name of unit `unit` (its
+    path)."""
 
     parameter: str
     unit: str
@@ -141,7 +145,9 @@ class Tie:
 
 @dataclass(frozen=True)
 class Unit:
-    """One operator in the backbone. `name` is unique in the enclosing block; `path` is the full dotted name.
+    """One operator in the backbone.
+
+    `name` is unique in the enclosing block; `path` is the full dotted name.
 
     `inputs` gives, for each input of the operator but `x`, where it comes from. `shares` lists
     (names of parameters, path of the unit that owns them); the pass `share` turns it into `ties`.
@@ -171,7 +177,8 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Parallel:
-    """Branches on the same input, combined by sum, mean or difference (the first minus the others)."""
+    """Branches on the same input, combined by sum, mean or difference (the first minus the
+    others)."""
 
     name: str
     path: str
@@ -226,7 +233,8 @@ class Model:
 
 
 def units(layers: tuple[Layer, ...]) -> Iterator[Unit]:
-    """All units in order of execution, repeats unrolled, branches of a parallel one after the other."""
+    """All units in order of execution, repeats unrolled, branches of a parallel one after the
+    other."""
     for layer in layers:
         match layer:
             case Unit():

@@ -1,6 +1,7 @@
 """Names in generated code: from names in the program to safe, unique Python attributes.
 
-Owns: what may not be used as an attribute of a torch.nn.Module. Refuses: style (classes, locals: lower).
+Owns: what may not be used as an attribute of a torch.nn.Module. Refuses: style (classes,
+locals: lower).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from functools import lru_cache
 
 MODULE_ATTRIBUTES = frozenset("""
     T_destination add_module apply bfloat16 buffers call_super_init children compile cpu cuda double
-    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule
-    half ipu load_state_dict modules mtia named_buffers named_children named_modules named_parameters
-    parameters register_backward_hook register_buffer register_forward_hook
-    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
-    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
-    register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
-    set_extra_state set_submodule share_memory state_dict to to_empty train training type xpu zero_grad
+    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter
+    get_submodule half ipu load_state_dict modules mtia named_buffers named_children
+    named_modules named_parameters parameters register_backward_hook register_buffer
+    register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
+    set_submodule share_memory state_dict to to_empty train training type xpu zero_grad
     """.split())
 """Public attributes of torch.nn.Module (a test compares them with the installed torch)."""
 
@@ -47,7 +49,7 @@ class Names:
         self._tried: dict[tuple[str, tuple[str, ...]], int] = {}  # the last number of each wish
 
     def take(self, wanted: str, suffixes: tuple[str, ...] = ()) -> str:
-        """The wished name made safe and unique; the name with each suffix is taken along with it."""
+        """The wished name made safe and unique; with it goes the name with each suffix."""
         base = identifier(wanted)
         number = self._tried.get((base, suffixes), 0)
         while True:

@@ -1,4 +1,4 @@
-"""Plans: everything that templates are told, decided beforehand. Frozen, plain, made by compiler/lower.
+"""Plans: everything that templates are told, decided beforehand by compiler/lower.
 
 Owns: the shape of template inputs. Refuses: decisions (lower makes them) and text (templates do).
 """
@@ -16,9 +16,10 @@ class MixerPlan:
 
     The function takes tokens-first tensors, in this order and only those it has:
     C (B, T, c_heads, channels), A (B, T, a_heads, a_channels), B (B, T, b_heads, channels),
-    V (B, T, v_heads, v_channels), and gives (B, T, heads, v_channels). Head counts divide `heads`; head h
-    reads head h // (heads / count) of an operand with fewer. `channels` is N, the channels that C and
-    B share; `a_channels` is 1 or N. `template` is a file of templates/mixer without its ending.
+    V (B, T, v_heads, v_channels), and gives (B, T, heads, v_channels). Head counts divide
+    `heads`; head h reads head h // (heads / count) of an operand with fewer. `channels` is N,
+    the channels that C and B share; `a_channels` is 1 or N. `template` is a file of
+    templates/mixer without its ending.
     """
 
     template: str
@@ -40,7 +41,8 @@ class MixerPlan:
 
 @dataclass(frozen=True)
 class FunctionPlan:
-    """A helper of the generated file that is not a mixer: `template` of templates/function, and its values."""
+    """A helper of the generated file that is not a mixer: `template` of templates/function, and
+    its values."""
 
     template: str
     name: str

@@ -1,17 +1,19 @@
-"""The IR as text: deterministic, one line a value. What `--print-after` shows and pass tests read."""
+"""The IR as text, deterministic, one line a value: what `--print-after` and pass tests show."""
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from starc.compiler.ir import Attribute, Layer, Model, Operator, Parallel, Repeat, Residual, Unit
 from starc.compiler.numbers import show
-from fractions import Fraction
 
 
 def print_model(model: Model) -> str:
     """The whole model, operators first."""
     lines = [f"model {model.name} vocab={model.vocab} width={model.width} context={model.context}"]
     lines.append(
-        f"  embedding tied={model.embedding.tied} scale={model.embedding.scale:g}  position={model.position}"
+        f"  embedding tied={model.embedding.tied} scale={model.embedding.scale:g}"
+        f"  position={model.position}"
         f"  head bias={model.head.bias} scale={model.head.scale:g} softcap={model.head.softcap}"
     )
     if model.final_norm:
@@ -53,7 +55,8 @@ def _layer(layer: Layer, indent: str) -> list[str]:
             ties = "".join(f" {t.parameter}=={t.unit}" for t in layer.ties)
             shares = "".join(f" shares({', '.join(n)})=={path}" for n, path in layer.shares)
             return [
-                f"{indent}{layer.path}: {layer.operator} {_residual(layer.residual)}{inputs}{ties}{shares}"
+                f"{indent}{layer.path}: {layer.operator} {_residual(layer.residual)}"
+                f"{inputs}{ties}{shares}"
             ]
         case Repeat():
             lines = []

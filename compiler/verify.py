@@ -90,7 +90,7 @@ def _wires_look_back(model: Model) -> Findings:
             elif _shape(operators[unit.operator], tie.parameter) != _shape(
                 operators[seen[tie.unit]], tie.parameter
             ):
-                yield f"unit {unit.path} is tied to {tie.unit} by {tie.parameter}, which does not fit"
+                yield f"unit {unit.path} is tied to {tie.unit} by a misfit: {tie.parameter}"
         if unit.path in seen:
             yield f"two units have the path {unit.path}"
         seen[unit.path] = unit.operator

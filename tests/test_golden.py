@@ -12,6 +12,7 @@ from pathlib import Path
 
 import black
 import pytest
+
 from starc.compiler.driver import compile_program
 from starc.compiler.options import Options
 from starc.grammar.source import Source
@@ -51,7 +52,7 @@ assert not any(name.partition(".")[0] == "starc" for name in sys.modules)
 
 
 def test_generated_files_check_themselves(tmp_path: Path) -> None:
-    """Each prints its summary and checks itself, imports nothing of starc, and holds its program."""
+    """Each prints its summary, checks itself, imports nothing of starc and holds its program."""
     for program in PROGRAMS:
         (tmp_path / f"{program.stem}.py").write_text(generated(program))
         (tmp_path / program.name).write_text(program.read_text())

@@ -1,7 +1,7 @@
 """Algorithms: what the pass `select` puts in place of `apply`, once it has read the structure of T.
 
-Each entry computes T(x) V for one structure in one way; its template in templates/mixer has the same
-name. Programs never write these.
+Each entry computes T(x) V for one structure in one way; its template in templates/mixer has the
+same name. Programs never write these.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _product(inputs: Inputs, arguments: Arguments) -> Type:
 _SCORES = ("C", "B", "V")
 _STATE = ("C", "A", "B", "V")
 
-ALGORITHMS = tuple(
+_MIXERS = tuple(
     Entry(op, Role.INTERNAL, doc, rule, operands, local=False)
     for op, doc, rule, operands in (
         (
@@ -65,7 +65,10 @@ ALGORITHMS = tuple(
         ("short_convolution", "a few taps, as shifted products", _convolution, ("K", "V")),
         ("long_convolution", "by fast Fourier transform", _convolution, ("K", "V")),
     )
-) + (
+)
+
+ALGORITHMS = (
+    *_MIXERS,
     Entry(
         "gated_convolution",
         Role.INTERNAL,

@@ -1,6 +1,7 @@
 """Lowering: every decision about the generated file, as frozen plans.
 
-Owns: the order of parts and what the file says about itself. Refuses: text of any length (templates).
+Owns: the order of parts and what the file says about itself. Refuses: text of any length
+(templates).
 """
 
 from __future__ import annotations

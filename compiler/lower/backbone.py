@@ -1,7 +1,7 @@
 """Backbone of the IR to Block classes and the class Model.
 
-A body that repeats becomes a class of its own; bodies that say the same share it. Features that later
-units read, and values computed once for all units, travel as arguments.
+A body that repeats becomes a class of its own; bodies that say the same share it. Features that
+later units read, and values computed once for all units, travel as arguments.
 
 Owns: residual lines, loops, parallel branches, ties. Refuses: the inside of operators.
 """
@@ -178,7 +178,7 @@ class Backbone:
         inner = Scope(scope.path, scope.init, [], scope.needs, scope.locals)
         self.layers((branch,), inner)
         for line in inner.lines:
-            renamed = re.sub(r"\bx\b", target, line.text)
+            renamed = re.sub(r"(?<!\.)\bx\b", target, line.text)  # not the attribute self.x
             scope.lines.append(Line(renamed, line.comment))
         first = len(scope.lines) - len(inner.lines)
         scope.lines.insert(first, Line(f"{target} = {read}"))
@@ -207,7 +207,8 @@ class Backbone:
         return target
 
     def _block_list(self, repeat: Repeat, scope: Scope) -> list[str] | None:
-        """Add the ModuleList of a repeat; the arguments of its blocks, or None when it has no layers."""
+        """Add the ModuleList of a repeat; the arguments of its blocks, or None when it has no
+        layers."""
         made: list[str] = []
         needs: dict[str, str] = {}
         for body in repeat.bodies:

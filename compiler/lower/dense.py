@@ -1,6 +1,7 @@
-"""Mixers without an algorithm of their own: the matrix is written out, (B, H, T, T), as it is defined.
+"""Mixers without an algorithm of their own: the matrix is written out as it is defined.
 
-A matrix carries the set of pairs that are visible; entries outside are zeroed when they would count.
+A matrix carries the set of pairs that are visible; entries outside are zeroed when they would
+count.
 
 Owns: statements for the stages and algebra of mixers. Refuses: matrices per channel, which `select`
 never leaves and a mask over a product of such mixers would need.

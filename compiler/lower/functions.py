@@ -16,8 +16,9 @@ from starc.compiler.support import NAMES as SUPPORT_NAMES
 PYTHON_NAMES = frozenset(
     """torch nn F math os Tensor self x super tokens targets logits Model main DIGEST CONFIG SOURCE
     KERNELS define_op save_inputs common_dtype as_rows causal_filter annotations
-    range len min max int float bool str tuple list dict set print sum zip hasattr getattr isinstance
-    any all type SystemExit object property staticmethod ImportError tl triton""".split()
+    range len min max int float bool str tuple list dict set print sum zip hasattr getattr
+    isinstance any all type SystemExit object property staticmethod ImportError tl
+    triton""".split()
 )
 """Names with a meaning of their own in generated code."""
 
@@ -26,8 +27,9 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     signed_recurrence scan short_convolution depthwise_convolution long_convolution
     rotary_tables rotate l2norm shift visible
     implicit_filter semi_separable_matrix toeplitz_matrix linear embedding sinusoidal rope
-    headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear GroupedLinear
-    HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter Block""".split()
+    headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear
+    GroupedLinear HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter
+    Block""".split()
 )
 """Names of module-level functions; a number may follow (attention_2)."""
 
@@ -62,14 +64,15 @@ class Functions:
         return tuple(self._kernels)
 
     def mixer(self, plan: MixerPlan) -> str:
-        """The name of the function for a mixer plan; plan.name is what it would like to be called."""
+        """The name of the function for a mixer plan, whatever name the plan came with."""
         key = replace(plan, name=plan.template)
         if key not in self._plans:
             self._plans[key] = replace(plan, name=self.names.take(plan.template))
         return self._plans[key].name
 
     def function(self, template: str, wanted: str = "", **values: object) -> str:
-        """The name of a helper; `template` is a file of templates/function, or module/... for a class."""
+        """The name of a helper; `template` is a file of templates/function, or module/... for a
+        class."""
         if "/" not in template:
             template = f"function/{template}"
         key = FunctionPlan(template, "", tuple(sorted(values.items())))

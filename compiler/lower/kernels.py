@@ -1,4 +1,4 @@
-"""Operations with a Triton kernel behind them: their plans, and calls of the functions that dispatch.
+"""Operations with a Triton kernel behind them: plans, and calls of functions that dispatch.
 
 Owns: which operands come packed, as a stacked projection yields them. Refuses: kernels (templates).
 """

@@ -6,7 +6,7 @@ Owns: plans of mixers and the layouts of their arguments. Refuses: their text (t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starc.compiler.ir import Value
 from starc.compiler.lower import text
@@ -25,7 +25,7 @@ def _scores(o: OperatorLowering, value: Value) -> Text:
     """attention, banded_attention, linear_attention: C, B, V."""
     c, b, v = value.inputs
     channels = max(o.width(c), o.width(b))
-    attributes = dict(value.attributes)
+    attributes: dict[str, Any] = dict(value.attributes)
     floor = attributes.get("floor")
     plan = MixerPlan(
         template=value.op,
@@ -49,7 +49,7 @@ def _state(o: OperatorLowering, value: Value) -> Text:
     c, a, b, v = value.inputs
     a_channels = o.width(a)
     channels = max(o.width(c), o.width(b), a_channels)
-    attributes = dict(value.attributes)
+    attributes: dict[str, Any] = dict(value.attributes)
     floor = attributes.get("floor")
     plan = MixerPlan(
         template=value.op,
@@ -106,7 +106,7 @@ def _convolution(o: OperatorLowering, value: Value) -> Text:
     return text.call(name, rows, o.texts[v])
 
 
-LOWERINGS: dict[str, Callable[["OperatorLowering", Value], Text]] = {
+LOWERINGS: dict[str, Callable[[OperatorLowering, Value], Text]] = {
     "attention": _scores,
     "banded_attention": _scores,
     "linear_attention": _scores,

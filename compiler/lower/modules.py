@@ -21,7 +21,7 @@ Lowering = Callable[["OperatorLowering", Value], Text]
 
 
 def _module(o: OperatorLowering, value: Value) -> str:
-    """The attribute that holds an operation's parameters: the part of their names before the dot."""
+    """The attribute that holds an operation's parameters: their names up to the dot."""
     return o.parameter(value).name.partition(".")[0]
 
 

@@ -1,10 +1,11 @@
 """One operator of the IR to one class of the generated file.
 
-Values are visited in order. A value gets a statement of its own when the program named it, when several
-others read it, or when it is the work of a function; all others are folded into the expression of their
-reader. Locals keep the program's names.
+Values are visited in order. A value gets a statement of its own when the program named it, when
+several others read it, or when it is the work of a function; all others are folded into the
+expression of their reader. Locals keep the program's names.
 
-Owns: statements and modules of operators. Refuses: algorithms (mixers.py, dense.py) and spelling (text.py).
+Owns: statements and modules of operators. Refuses: algorithms (mixers.py, dense.py) and
+spelling (text.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from starc.compiler.types import Constant, Feature, Filter, Type
 from starc.grammar.errors import InternalError
 
 LONG_EXPRESSION = 64
-"""Characters from which an expression gets a line of its own rather than being folded into another."""
+"""Characters from which an expression gets a line of its own rather than being folded into
+another."""
 
 
 LINE_ROOM = 86
@@ -32,7 +34,8 @@ LINE_ROOM = 86
 
 @dataclass(frozen=True)
 class Ambient:
-    """A value that Model.forward computes once for all units: here the tables of a rotary encoding."""
+    """A value that Model.forward computes once for all units: here the tables of a rotary
+    encoding."""
 
     function: str
     name: str
@@ -40,7 +43,8 @@ class Ambient:
 
 @dataclass(frozen=True)
 class Lowered:
-    """An operator's class, and the arguments of its forward: features by name, then ambient values."""
+    """An operator's class, and the arguments of its forward: features by name, then ambient
+    values."""
 
     module: ModuleClass
     features: tuple[str, ...]
@@ -242,7 +246,7 @@ class OperatorLowering:
         return self.type(id).channels
 
     def aligned(self, id: int, result: Type) -> Text:
-        """A value for pointwise use in a result: a head axis is inserted where the result has one."""
+        """A value for pointwise use: a head axis is inserted where the result has one."""
         type_, own = self.type(id), self.texts[id]
         assert isinstance(result, Feature | Constant)
         if isinstance(type_, Feature) and type_.heads == 1 and result.heads > 1:

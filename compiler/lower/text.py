@@ -63,7 +63,8 @@ _FIELD = re.compile(r"\{(\w+)(?:!r)?\}")
 
 
 def template(pattern: str, operands: list[Text], values: dict[str, Any]) -> Text:
-    """A catalog entry's `torch` pattern filled in. A pattern in parentheses is an infix expression."""
+    """A catalog entry's `torch` pattern filled in. A pattern in parentheses is an infix
+    expression."""
     bare = pattern.startswith("(") and pattern.endswith(")")
     inner = pattern[1:-1] if bare else pattern
 

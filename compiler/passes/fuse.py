@@ -1,8 +1,8 @@
 """Projections of one input become one matrix product.
 
-Dense stages over the same value with the same kind of bias are stacked along their outputs; the parts
-are slices of the product. Tied weights are stacked only when the same parts are stacked, in the same
-order, in the unit that owns them.
+Dense stages over the same value with the same kind of bias are stacked along their outputs; the
+parts are slices of the product. Tied weights are stacked only when the same parts are stacked,
+in the same order, in the unit that owns them.
 """
 
 from __future__ import annotations

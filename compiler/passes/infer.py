@@ -1,8 +1,9 @@
 """Decays in log space.
 
-A transition written as exp(u) or sigmoid(u), or as products, shapes and roots of these, is carried as its
-logarithm, so that chunked algorithms sum instead of multiplying and nothing underflows. The mixer then
-becomes `log_semi_separable(C, log A, B)`. Any other transition keeps its sign and is multiplied.
+A transition written as exp(u) or sigmoid(u), or as products, shapes and roots of these, is
+carried as its logarithm, so that chunked algorithms sum instead of multiplying and nothing
+underflows. The mixer then becomes `log_semi_separable(C, log A, B)`. Any other transition keeps
+its sign and is multiplied.
 """
 
 from __future__ import annotations

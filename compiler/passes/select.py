@@ -2,12 +2,13 @@
 
     softmax(causal(s C B')) V            -> attention, or banded_attention
     causal(s C B') V [normalised]        -> linear_attention
-    semi-separable V [normalised]        -> scalar_ / diagonal_ / signed_recurrence, or scan where p = 1
+    semi-separable V [normalised]        -> scalar_, diagonal_ or signed_recurrence
+    the same with one channel a head     -> scan
     toeplitz V                           -> short_convolution, or long_convolution
     act(f) * v                           -> gated_product
 
-What has no structure to use (soft-caps, sums inside a nonlinearity, sigmoid scores ...) stays `apply`
-and is computed as it is defined: the matrix is written out and multiplied.
+What has no structure to use (soft-caps, sums inside a nonlinearity, sigmoid scores ...) stays
+`apply` and is computed as it is defined: the matrix is written out and multiplied.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from starc.compiler.ir import Model, Value
 from starc.compiler.kernel_plan import MAX_TAPS
@@ -23,8 +25,8 @@ from starc.compiler.passes.rewriting import Rewriter, rewrite
 from starc.compiler.types import Constant, Feature, Filter
 
 SHORT_TAPS = 32
-"""Filters up to this many taps are summed tap by tap; longer ones go through the FFT, whose cost does
-not grow with the taps (10 log2(2L) operations a channel and token against 2 k)."""
+"""Filters up to this many taps are summed tap by tap; longer ones go through the FFT, whose cost
+does not grow with the taps (10 log2(2L) operations a channel and token against 2 k)."""
 
 SCAN_STATE = 32
 """Heads of one channel with a scalar decay are scanned up to this state size, above it chunked."""
@@ -51,7 +53,8 @@ class _Chain:
 
 
 def _chain(r: Rewriter, mixer: int) -> _Chain | None:
-    """The structure of a mixer, or None when the order or kind of its stages fits no fast algorithm."""
+    """The structure of a mixer, or None when the order or kind of its stages fits no fast
+    algorithm."""
     stages: list[Value] = []
     value = r.value(mixer)
     while value.op in ("mixer_scale", "causal", "band", "mixer_softmax", "normalize"):
@@ -117,9 +120,12 @@ def _semi_separable(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | N
     decay, state = _value(r, a), max(_value(r, c).channels, _value(r, b).channels)
     heads = max(_value(r, i).heads for i in (c, a, b, v))
     scannable = _value(r, v).channels == 1 and chain.floor is None and heads > 1
-    floor, scale = chain.floor, chain.scale
+    floor: Numeric | None = chain.floor
+    scale: Numeric = chain.scale
+    extra: dict[str, Any]
     if floor is not None:  # s t / max(|s t|, f) = sign(s) t / max(|t|, f / |s|)
-        floor, scale = floor / abs(scale), Fraction(1 if scale > 0 else -1)
+        sign = 1 if scale > 0 else -1
+        floor, scale = floor / (sign * scale), Fraction(sign)
     if scannable and (decay.channels > 1 or state <= SCAN_STATE):
         op, extra = "scan", {"logarithmic": logarithmic}
     elif not logarithmic:

@@ -1,7 +1,7 @@
 """Featurizer sharing: which parameters of a unit are another unit's.
 
-Turns `Unit.shares` into `Unit.ties`, following chains to the unit that owns the weights, and refuses
-weights that do not fit: equal names, equal shapes.
+Turns `Unit.shares` into `Unit.ties`, following chains to the unit that owns the weights, and
+refuses weights that do not fit: equal names, equal shapes.
 """
 
 from __future__ import annotations

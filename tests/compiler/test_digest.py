@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from starc.compiler.driver import compile_program
 from starc.compiler.options import Options
 from starc.grammar.source import Source
@@ -34,7 +35,10 @@ def digest(text: str) -> str:
         ("width = 8", "width = 16 / 2"),
         ("    y = C", "    D = x |> dense(3)\n    y = C"),
         ("x |> dense(8) |> silu", "silu(dense(x, 8))"),
-        ("C = x |> dense(8) |> silu\n    B = x |> dense(8)", "B = x |> dense(8)\n    C = x |> dense(8) |> silu"),
+        (
+            "C = x |> dense(8) |> silu\n    B = x |> dense(8)",
+            "B = x |> dense(8)\n    C = x |> dense(8) |> silu",
+        ),
         ("f()  g(first", "f(n = 9)  g(first"),
         ("y = C * B |> dense(width)", "p = C * B\n    y = p |> dense(width)"),
         ("model m", "model other"),

@@ -1,6 +1,7 @@
 """Passes, case by case: the program, the pass, and the IR after it (passes.txt holds the table).
 
-STARC_REGENERATE=1 rewrites the table from what the compiler does; read the difference before committing.
+STARC_REGENERATE=1 rewrites the table from what the compiler does; read the difference before
+committing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from starc.compiler.passes import PIPELINE
 from starc.compiler.types import Feature
 from starc.compiler.verify import verify

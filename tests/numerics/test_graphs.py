@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from starc.compiler.driver import compile_program
 from starc.compiler.options import Options
 from starc.grammar.source import Source
