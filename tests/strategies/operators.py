@@ -96,13 +96,15 @@ class _Body:
     # --- names ----------------------------------------------------------------------------------
 
     def name(self) -> str:
+        if not self.free:
+            self.free = [f"v{len(self.written.lines)}_{i}" for i in range(10)]
         return self.free.pop(self.draws.below(len(self.free)))
 
     def bind(self, piece: Piece) -> Piece:
         """The piece, or a name for it."""
         if piece.level == ATOM and piece.text.isidentifier():
             return piece
-        if self.draws.chance(2) or not self.free:
+        if self.draws.chance(2):
             return piece
         return self.named(piece)
 
@@ -363,10 +365,12 @@ class _Body:
         """T @ V, sometimes more than once, with a gate or a skip."""
         draws = self.draws
         heads, channels = draws.pick(
-            (1, 4), (2, 4), (4, 2), (2, 3), (1, 8), (1, self.width), (4, 1)
+            (1, 4), (2, 4), (4, 2), (2, 3), (1, 8), (1, self.width), (4, 1), (6, 2)
         )
         value = self.feature(heads, channels)
         mixer = self.bind(self.mixer(heads, channels, 2))
+        if mixer.type == Mixer(heads, causal=True) and draws.chance(3):
+            value = self.feature(draws.pick(1, heads), channels)
         if draws.chance(6):
             mixer = self.named(mixer)
             value = self.applied(mixer, value)
@@ -423,7 +427,8 @@ class _Body:
 
     def heads_of(self, h: int, count: int) -> list[int]:
         """Head counts of the parts of a mixer that serves h heads."""
-        return [h if self.draws.chance(2) else self.draws.pick(1, h) for _ in range(count)]
+        few = h // 2 if h % 2 == 0 else 1
+        return [h if self.draws.chance(2) else self.draws.pick(few, 1, h) for _ in range(count)]
 
     def low_rank(self, h: int, d: int) -> Piece:
         n = self.draws.pick(4, 2, 3, 6)
