@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from starc.compiler.types import Feature
-from tests.strategies.operators import Formal, Written, draw_operator
+from tests.strategies.operators import draw_operator
 from tests.strategies.text import Draws
+from tests.strategies.written import Formal, Written
 
 OPERATORS = ("mix", "Model", "gconv_2", "my_block", "F", "torch", "rms_norm", "None", "mlp", "def_")
 LABELS = ("a", "b0", "class", "forward", "embedding", "blocks", "norm", "a_norm", "head", "x", "T")
