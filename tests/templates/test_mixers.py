@@ -57,12 +57,13 @@ DECAYS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": torch.zeros_like,
     "strong": lambda u: -50 * u,
     "cut": lambda u: torch.where(u < 0.1, -50.0, -0.01 * u),
+    "growth": lambda u: 0.1 * u - 0.03,
     # decays
     "signed": lambda u: 2 * u - 1,
     "zeros": lambda u: torch.where(u < 0.2, 0.0, 2 * u - 1),
     "signs": lambda u: torch.where(u < 0.5, -1.0, 1.0),
 }
-LOGARITHMS = ("mild", "none", "strong", "cut")
+LOGARITHMS = ("mild", "none", "strong", "cut", "growth")
 SIGNED = ("signed", "zeros", "signs")
 
 
