@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from starc.compiler.ir import Attributes, Value
 from starc.compiler.lower import text
+from starc.compiler.lower.functions import Functions
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line
 from starc.compiler.types import Constant, Feature
@@ -143,13 +144,13 @@ def _concat(o: OperatorLowering, value: Value) -> Text:
 
 
 def norm_module(
-    op: str, heads: int, channels: int, attributes: Attributes, functions: object
+    op: str, heads: int, channels: int, attributes: Attributes, functions: Functions
 ) -> str:
     """The constructor of a norm with parameters, or of any norm of the stream."""
     options = dict(attributes)
     eps = text.number(options["eps"])
     weight, bias = options.get("weight", "none"), options.get("bias", False)
-    function = functions.function  # type: ignore[attr-defined]
+    function = functions.function
     if op == "l2norm":
         function("module/l2norm", "L2Norm")
         return f"L2Norm(eps={eps})"
