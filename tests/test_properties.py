@@ -102,7 +102,7 @@ def test_printing(text: str) -> None:
 
 
 @pytest.mark.slow
-@thorough(1000)
+@thorough(500)
 @given(programs())
 def test_printing_thoroughly(text: str) -> None:
     check_printing(text)
@@ -162,7 +162,7 @@ def test_damaged_programs_are_compiled_or_refused(text: str) -> None:
 
 
 @pytest.mark.slow
-@thorough(5000)
+@thorough(2000)
 @given(damaged())
 def test_damaged_programs_are_compiled_or_refused_thoroughly(text: str) -> None:
     check_damaged(text)
@@ -253,7 +253,7 @@ def test_modules_are_causal(text: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("check", [check_training, check_oracle, check_causality])
 def test_modules_thoroughly(check: Callable[[str], None]) -> None:
-    thorough(300)(given(programs())(check))()
+    thorough(200)(given(programs())(check))()
 
 
 # --- determinism -------------------------------------------------------------------------------
