@@ -6,7 +6,6 @@ Owns: the order of a file, Python literals of a user's text, black. Refuses: dec
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -35,7 +34,7 @@ def emit(plan: FilePlan, *, format: bool = True) -> str:
         *_functions(plan),
         *(_Piece(_class(c)) for c in plan.classes),
         _Piece(_model(plan)),
-        _Piece(f"SOURCE = {literal(plan.source)}"),
+        _source(plan.source),
         _Piece(render("main.py.j2"), fixed=True),
     ]
     # Piece by piece: black reads a piece again only where it changed that piece.
@@ -43,8 +42,17 @@ def emit(plan: FilePlan, *, format: bool = True) -> str:
 
 
 def _finished(piece: _Piece, format: bool) -> str:
-    text = re.sub(r"[ \t]+\n", "\n", piece.text.strip("\n"))
-    return _formatted(text).strip("\n") if format and not piece.fixed else text
+    text = piece.text.strip("\n")
+    if piece.fixed:
+        return text
+    text = "\n".join(line.rstrip() for line in text.split("\n"))
+    return _formatted(text).strip("\n") if format else text
+
+
+def _source(text: str) -> _Piece:
+    """The program's text, to the letter: blanks at the ends of its lines are part of it."""
+    shown = literal(text)
+    return _Piece(f"SOURCE = {shown}", fixed=shown.startswith('"""'))
 
 
 def _head(plan: FilePlan) -> str:

@@ -65,3 +65,15 @@ def test_generated_files_check_themselves(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("gradients finite: True, causal: True") == len(PROGRAMS)
+
+
+def test_the_program_is_kept_to_the_letter() -> None:
+    text = 'operator f() { y = x |> silu }   \n# "quoted" \\ and """more"""\t\n' + (
+        "model m { vocab = 8  width = 8  context = 8  backbone { f() } }  \n"
+    )
+    for source in (text, text + "# é 日本\n", text.rstrip("\n")):
+        generated_text = compile_program(Source("m.star", source), Options()).text
+        line = generated_text.index("SOURCE = ")
+        scope: dict[str, str] = {}
+        exec(generated_text[line : generated_text.index("\n\n\ndef main")], scope)
+        assert scope["SOURCE"] == source
