@@ -245,7 +245,7 @@ class _Body:
                 if draws.chance(3):
                     parts[1] = Piece(f"param({h}, 1)", ATOM, Constant(h, 1))
                 return Piece(f"concat({' , '.join(p.text for p in parts)})", ATOM, Feature(h, d))
-            case 10 if h > 1:
+            case 10 if h % 2 == 0:
                 few = self.feature(h // 2, d, depth - 1)
                 return self.pipe(few, "repeat(2)", Feature(h, d))
         negated = self.feature(h, d, depth - 1)
