@@ -62,14 +62,16 @@ class Compiled:
         return network
 
 
-def build(text: str) -> Compiled:
-    """Compile a program and load what was generated."""
+def build(text: str, **overrides: int) -> Compiled:
+    """Compile a program, some of its settings overridden, and load what was generated."""
     stages: dict[str, ir.Model] = {}
 
     def watch(name: str, model: ir.Model) -> None:
         stages[name] = stages["last"] = model
 
-    artifact = compile_program(Source("test.star", text), Options(format=False), watch)
+    settings = tuple((name, str(value)) for name, value in overrides.items())
+    options = Options(overrides=settings, format=False)
+    artifact = compile_program(Source("test.star", text), options, watch)
     return Compiled(text, stages["share"], stages["last"], load(artifact.text))
 
 

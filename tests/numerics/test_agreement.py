@@ -1,10 +1,12 @@
 """Generated modules agree with the oracle: logits and every gradient, dtype by dtype.
 
-The table holds the standard library and the structures that the compiler has an algorithm for, one
-line each; random combinations of them are tested in test_properties.py.
+The tables hold the structures that the compiler has an algorithm for and the standard library, one
+line each, and the examples; random combinations of them are tested in test_properties.py.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ import torch
 from tests.numerics.agreement import build, check_agreement
 
 LENGTHS = (1, 2, 63, 130)
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.star"))
 
 FEATURES = """C = x |> dense(8) |> heads(2)  B = x |> dense(8) |> heads(2)
 V = x |> dense(8) |> heads(2)  K = explicit(2, 3)  a = x |> dense(2) |> heads(2) |> sigmoid
@@ -156,6 +160,12 @@ def test_library(unit: str) -> None:
     check_agreement(compiled, LENGTHS)
     check_agreement(compiled, (65,), torch.float32)
     check_agreement(compiled, (65,), torch.bfloat16)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example(path: Path) -> None:
+    compiled = build(path.read_text("utf-8"), width=64, vocab=61, context=20)
+    check_agreement(compiled, (1, 19))
 
 
 @pytest.mark.parametrize("name", WIRING)
