@@ -1,6 +1,6 @@
 """Finding what is undecided in a program: the holes of a model and of the operators it names.
 
-Owns: walking syntax trees for holes. Refuses: filling them.
+Owns: walking syntax trees. Refuses: filling them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _SHOWN = 8
 
 def holes_left(model: nodes.Model, operators: Mapping[str, nodes.Operator]) -> Diagnostic | None:
     """One diagnostic that shows the holes of a model, outermost ones only; None without holes."""
-    named = {n.function for n in _walk(model) if isinstance(n, nodes.Call)}
+    named = {n.function for n in walk(model) if isinstance(n, nodes.Call)}
     used = [operators[name] for name in sorted(named) if name in operators]
-    spans = [n.span for root in (model, *used) for n in _walk(root) if _is_hole(n)]
+    spans = [n.span for root in (model, *used) for n in walk(root) if _is_hole(n)]
     if not spans:
         return None
     spans.sort(key=lambda span: (span.source is not model.span.source, span.start))
@@ -39,7 +39,7 @@ def _is_hole(node: nodes.Node) -> bool:
     return tie or isinstance(node, nodes.Hole)
 
 
-def _walk(root: nodes.Node) -> Iterator[nodes.Node]:
+def walk(root: nodes.Node) -> Iterator[nodes.Node]:
     """The nodes of a tree, but none inside a hole."""
     stack: list[object] = [root]
     while stack:

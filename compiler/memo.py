@@ -41,11 +41,11 @@ class Memo:
         self._calls: dict[Key, tuple[nodes.Call, Body]] = {}
         self._operators: dict[Key, tuple[Body, Operator]] = {}
         self._settings: dict[int, tuple[tuple[nodes.Setting, ...], Settings]] = {}
-        self._contexts: dict[tuple[Numeric, ...], int] = {}
+        self._contexts: dict[Key, int] = {}
 
-    def context(self, numbers: tuple[Numeric, ...]) -> int:
-        """A small name for the sizes of a model (vocab, width, context), quick to compare."""
-        return self._contexts.setdefault(numbers, len(self._contexts))
+    def context(self, numbers: Mapping[str, Numeric]) -> int:
+        """A small name for the numbers that a model sets, quick to compare."""
+        return self._contexts.setdefault(tuple(numbers.items()), len(self._contexts))
 
     def settings(self, model: nodes.Model) -> Settings | None:
         """The settings of a model with this very tuple of settings; not to be changed."""

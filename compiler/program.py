@@ -14,6 +14,7 @@ from starc.compiler.arguments import one_of
 from starc.compiler.faults import error, word_span
 from starc.compiler.numbers import FUNCTIONS
 from starc.compiler.options import Limits, Options
+from starc.compiler.settings import SETTINGS, unknown_setting
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.grammar.library import find_use
@@ -197,6 +198,9 @@ def _override(model: nodes.Model, options: Options) -> nodes.Model:
         given = parsed.settings[0]
         if any(s.name == name for s in settings):
             settings = [given if s.name == name else s for s in settings]
-        else:
+        elif name in SETTINGS:
             settings.append(given)
+        else:
+            own = [s.name for s in settings if s.name not in SETTINGS]
+            raise unknown_setting(name, given.name_span, own)
     return replace(model, settings=tuple(settings)) if options.overrides else model

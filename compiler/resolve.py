@@ -26,7 +26,7 @@ from starc.compiler.drafts import (
 )
 from starc.compiler.expressions import Expressions, Poisoned
 from starc.compiler.faults import duplicate, error, hole_error, not_yet, word_span
-from starc.compiler.holes import holes_left
+from starc.compiler.holes import holes_left, walk
 from starc.compiler.instance import Request, check_kind, instantiate, match_arguments
 from starc.compiler.ir import Model, Residual
 from starc.compiler.memo import Body, Memo
@@ -86,7 +86,7 @@ class Resolver:
             self.report(failure)
             raise self._failure() from None
         self.numbers: dict[str, Numeric] = {**self.settings.numbers(), "depth": Fraction(depth)}
-        self._context = self.memo.context(tuple(self.settings.numbers().values()))
+        self._context = self.memo.context({**self.settings.numbers(), **self.settings.own})
         later = labels_of(self.model.backbone)
         scope = Scope({}, {}, set(), set(), later, Names(MODEL_ATTRIBUTES), "")
         drafts = self._layers(self.model.backbone, scope, self.settings.residual)
@@ -126,9 +126,28 @@ class Resolver:
         if known := self.memo.settings(self.model):
             return known
         settings = resolve_settings(self.model, self.report)
+        self._warn_unread(settings)
         if not self.failures:
             self.memo.keep_settings(self.model, settings)
         return settings
+
+    def _warn_unread(self, settings: Settings) -> None:
+        """Warn of the model's own numbers that nothing of it reads."""
+        if not settings.own:
+            return
+        read = {n.name for n in walk(self.model) if isinstance(n, nodes.Name)}
+        for setting in self.model.settings:
+            if setting.name in settings.own and setting.name not in read:
+                self.warn(
+                    Diagnostic(
+                        "unread-binding",
+                        f"number '{setting.name}' of model '{self.model.name}' is never read.",
+                        setting.name_span,
+                        "unread",
+                        "operators do not see it: pass it as an argument.",
+                        severity="warning",
+                    )
+                )
 
     # --- blocks ---------------------------------------------------------------------------------
 
@@ -159,7 +178,8 @@ class Resolver:
         if isinstance(layer.count, nodes.Hole):
             raise hole_error(layer.count)
         what = "the count of 'repeat'"
-        number = self._expressions(self.settings.numbers()).number(layer.count, what)
+        scope = {**self.settings.own, **self.settings.numbers()}
+        number = self._expressions(scope).number(layer.count, what)
         return size_of(number, what, layer.count.span, smallest=0)
 
     def _expressions(self, scope: Mapping[str, Numeric]) -> Expressions:
@@ -271,7 +291,7 @@ class Resolver:
             if first is not None:
                 raise duplicate("the residual is set twice.", span, first, "keep one of them.")
             first = span
-            residual = resolve_residual(modifier.value, self.numbers)
+            residual = resolve_residual(modifier.value, {**self.settings.own, **self.numbers})
         return residual
 
     # --- units ----------------------------------------------------------------------------------
@@ -362,7 +382,8 @@ class Resolver:
     ) -> tuple[dict[str, Numeric], Features, set[str]]:
         """Arguments of a unit: numbers, features of earlier units, and the names that were read."""
         declared = {p.name: p for p in node.parameters}
-        expressions = self._expressions({**self.numbers, "layer": Fraction(layer)})
+        scope_ = {**self.settings.own, **self.numbers, "layer": Fraction(layer)}
+        expressions = self._expressions(scope_)
         numbers: dict[str, Numeric] = {}
         features: Features = {}
         for name, argument in match_arguments(call, node).items():

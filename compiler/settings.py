@@ -6,6 +6,7 @@
     position                none | learned | sinusoidal
     head                    linear, with bias, scale and softcap
     final_norm              a norm stage or none; default: the norm of a pre or sandwich residual
+    any other name          a number of the model's own, for later settings and the backbone
 
 Owns: what a setting may say. Refuses: operators and the backbone.
 """
@@ -60,11 +61,13 @@ class Settings:
     position: str = "none"
     head: Head = field(default_factory=Head)
     final_norm: Norm | None = None
+    own: dict[str, Numeric] = field(default_factory=dict)
+    """Numbers that the model names for itself."""
     complete: bool = True
     """Whether all sizes are known; without them nothing else of the model can be judged."""
 
     def numbers(self) -> dict[str, Numeric]:
-        """The compile-time numbers that settings put in scope."""
+        """The compile-time numbers that settings put in scope of operators."""
         return {name: Fraction(getattr(self, name)) for name in SIZES}
 
 
@@ -85,18 +88,13 @@ def resolve_settings(model: nodes.Model, report: Callable[[StarError], None]) ->
             if setting.name in PLANNED_SETTINGS:
                 raise not_yet(setting.name, setting.name_span)
             if setting.name not in SETTINGS:
-                raise error(
-                    "unknown-name",
-                    f"a model has no setting '{setting.name}'.",
-                    setting.name_span,
-                    "unknown",
-                    suggest(setting.name, SETTINGS) or f"settings are {', '.join(SETTINGS)}.",
-                )
+                _check_own(setting, model)
             _set(settings, setting, scope, later)
         except StarError as failure:
-            if setting.name in SIZES:
+            if setting.name in SIZES or setting.name not in (*SETTINGS, *PLANNED_SETTINGS):
                 settings.complete = False
-                scope.setdefault(setting.name, _EXAMPLE[setting.name])  # for settings that read it
+                # For settings that read it.
+                scope.setdefault(setting.name, _EXAMPLE.get(setting.name, Fraction(1)))
             report(failure)
     for name in SIZES:
         if name not in seen:
@@ -140,6 +138,8 @@ def _set(
         number = expressions.number(expr, f"'{name}'")
         setattr(settings, name, size_of(number, f"'{name}'", expr.span))
         scope[name] = number
+    elif name not in SETTINGS:
+        settings.own[name] = scope[name] = expressions.number(expr, f"'{name}'")
     elif name == "residual":
         settings.residual = resolve_residual(expr, scope)
     elif name == "final_norm":
@@ -154,6 +154,26 @@ def _set(
         _, options = _word_with_options(expr, "head", _HEADS, expressions)
         softcap = float(options["softcap"]) or None
         settings.head = Head(options["bias"], float(options["scale"]), softcap)
+
+
+def unknown_setting(name: str, span: Span, own: Collection[str] = ()) -> StarError:
+    return error(
+        "unknown-name",
+        f"a model has no setting '{name}'.",
+        span,
+        "unknown",
+        suggest(name, (*SETTINGS, *own)) or f"settings are {', '.join((*SETTINGS, *own))}.",
+    )
+
+
+def _check_own(setting: nodes.Setting, model: nodes.Model) -> None:
+    """Refuse a number of the model's own that is a setting misspelt, or has a meaning already."""
+    given = {s.name for s in model.settings}
+    missing = [name for name in SIZES if name not in given]
+    if suggest(setting.name, missing) or isinstance(setting.value, nodes.Text):
+        raise unknown_setting(setting.name, setting.name_span)
+    if setting.name in ("depth", "layer"):
+        raise duplicate(f"'{setting.name}' already has a meaning here.", setting.name_span, None)
 
 
 def _is_none(expr: nodes.Expr) -> bool:
