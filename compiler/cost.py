@@ -128,7 +128,7 @@ class _Known:
                 work.forward(length, batch),
                 work.decode(length, batch),
                 self.layout.elements(length),
-                self.layout.state,
+                self.layout.fixed,
             )
         return found
 

@@ -13,7 +13,7 @@ from starc.compiler.cost import CostModel, CostReport, cost_report
 from starc.compiler.driver import resolve_source
 from starc.compiler.ir import Model
 from starc.compiler.options import Options
-from starc.compiler.profile import WHOLE, visible_pairs
+from starc.compiler.work import WHOLE, visible_pairs
 from starc.grammar.errors import StarError
 from starc.grammar.source import Source
 

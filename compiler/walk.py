@@ -1,0 +1,342 @@
+"""The walk over an operator's values that finds what they cost and what decoding must keep.
+
+One rule per structure; profile.py's table has the formulas. Values are visited in order and mixers
+followed from the `apply`, or the algorithm, that uses them, so that the profile is the same before
+and after the passes.
+
+Owns: which values are needed per past token, and the work of every operation. Refuses: the cut
+(cache.py) and sums over a model (cost.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from starc.compiler.catalog import ENTRIES
+from starc.compiler.ir import Value
+from starc.compiler.types import Constant, Feature, Filter, Mixer, apply_mixer
+from starc.compiler.work import WHOLE, Work
+from starc.grammar.errors import InternalError
+
+Node = int | None
+"""A node of the graph of token-local values; None for what is the same for every token."""
+
+DELAYS: dict[str, Callable[[Value], int]] = {
+    "conv": lambda value: int((value.attribute("k") - 1) * value.attribute("dilation")),
+    "shift": lambda value: int(value.attribute("k")),
+}
+"""Stages that read earlier tokens of their operand: how many of them."""
+
+RESHAPES = frozenset({"heads", "merge"})
+"""Stages whose result is their operand in another shape."""
+
+ALGORITHMS = frozenset(
+    """attention banded_attention linear_attention scalar_recurrence diagonal_recurrence
+    signed_recurrence scan short_convolution long_convolution gated_convolution""".split()
+)
+"""What `select` puts in the place of `apply`: the profile of a model is the same before and
+after."""
+
+SEPARABLE = frozenset({"low_rank", "semi_separable", "log_semi_separable"})
+"""Mixers that a recurrence computes; their operands are C, then what writes the state."""
+
+POINTWISE_ON_MIXERS = frozenset({"mixer_softmax", "mixer_sigmoid", "mixer_relu", "softcap"})
+"""Nonlinear stages that need every T_ij by itself, so that T has to be written out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """What a mixer acts on; `ones` marks the value of ones that gives row sums."""
+
+    node: Node
+    type: Feature | Constant
+    ones: bool = False
+
+
+class Walk:
+    """One pass over the values of an operator. Mixers are followed from the `apply` using them."""
+
+    def __init__(self, values: Sequence[Value]) -> None:
+        self.values = values
+        self.nodes: list[Node] = []
+        self.parents: list[tuple[int, ...]] = []
+        self.elements: list[int] = []
+        self.stream: set[int] = set()
+        self.inputs: dict[str, int] = {}
+        self.needs: dict[int, int] = {}
+        self.delays: dict[int, int] = {}
+        self.pairs: dict[tuple[int, bool], int] = {}
+        self.token = self.position = self.spectrum = self.triple = self.state = 0
+        self._written: set[tuple[int, int, bool, bool]] = set()
+        for value in values:
+            self.nodes.append(self._visit(value))
+
+    def work(self) -> Work:
+        pairs = tuple((window, causal, n) for (window, causal), n in self.pairs.items())
+        return Work(self.token, self.position, pairs, self.spectrum, self.triple)
+
+    # --- the graph of token-local values ------------------------------------------------------
+
+    def _visit(self, value: Value) -> Node:
+        if isinstance(value.type, Mixer):
+            return None
+        if value.op == "apply":
+            mixer, operand = value.inputs
+            return self._apply(mixer, self._operand(operand), WHOLE, False)
+        if value.op in ALGORITHMS:
+            return self._algorithm(value)
+        entry = ENTRIES[value.op]
+        types = [self.values[i].type for i in value.inputs]
+        flops = int(entry.flops(types, dict(value.attributes), 1))
+        if not isinstance(value.type, Feature):
+            self.position += flops
+            return None
+        self.token += flops
+        if value.op == "input":
+            return self._input(str(value.attribute("name")), value.type)
+        parents = [n for n in (self.nodes[i] for i in value.inputs) if n is not None]
+        if value.op in DELAYS:
+            for parent in parents:
+                self._delay(parent, DELAYS[value.op](value))
+            return self._node(value.type, ())
+        if not entry.local:
+            raise InternalError(f"no rule says what {value.op!r} keeps of past tokens")
+        if value.op in RESHAPES:
+            return self.nodes[value.inputs[0]]
+        node = self._local(value.type, parents)
+        if not flops and node is not None and self.stream.issuperset(parents):
+            if self.elements[node] >= min(self.elements[p] for p in parents):
+                self.stream.add(node)
+        return node
+
+    def _input(self, name: str, type_: Feature) -> int:
+        node = self._node(type_, ())
+        self.inputs[name] = node
+        if name == "x":
+            self.stream.add(node)
+        return node
+
+    def _node(self, type_: Feature | Constant, parents: tuple[int, ...]) -> int:
+        self.parents.append(parents)
+        self.elements.append(type_.heads * type_.channels)
+        return len(self.parents) - 1
+
+    def _local(self, type_: Feature | Constant, parents: Sequence[Node]) -> Node:
+        """A node computed from these at the same token; None when all of them are constant."""
+        found = tuple(dict.fromkeys(p for p in parents if p is not None))
+        return self._node(type_, found) if found else None
+
+    def _operand(self, id: int) -> _Operand:
+        type_ = self.values[id].type
+        if not isinstance(type_, Feature | Constant):
+            raise InternalError(f"a mixer acts on %{id}, which is no feature")
+        return _Operand(self.nodes[id], type_)
+
+    def _need(self, node: Node, window: int) -> None:
+        if node is not None:
+            self.needs[node] = max(window, self.needs.get(node, 0))
+
+    def _delay(self, node: Node, steps: int) -> None:
+        """One delay line per value serves every stage that looks back at it."""
+        if node is not None:
+            self.delays[node] = max(steps, self.delays.get(node, 0))
+
+    # --- mixers that act on a value -----------------------------------------------------------
+
+    def _apply(self, id: int, operand: _Operand, window: int, masked: bool) -> Node:
+        """T @ V for the mixer `id`, seen through masks of that width; the node of the result."""
+        mixer = self.values[id]
+        inputs = mixer.inputs
+        type_ = apply_mixer(_mixer(mixer), operand.type)
+        match mixer.op:
+            case "diagonal":
+                return self._local(type_, [self.nodes[inputs[0]], operand.node])
+            case "row_scale":
+                result = self._apply(inputs[1], operand, window, masked)
+                return self._local(type_, [self.nodes[inputs[0]], result])
+            case "mixer_add" | "mixer_subtract":
+                parts = [self._apply(i, operand, window, masked) for i in inputs]
+                return self._local(type_, parts)
+            case "mixer_negate" | "mixer_scale":
+                return self._apply(inputs[0], operand, window, masked)
+            case "causal":
+                masked = masked or not _mixer(self.values[inputs[0]]).causal
+                return self._apply(inputs[0], operand, window, masked)
+            case "band":
+                narrow = min(window, mixer.attribute("w"))
+                return self._apply(inputs[0], operand, narrow, masked)
+            case "normalize" if window == WHOLE and (chain := self._linear_chain(inputs[0])):
+                return self._recur(chain, operand, type_, sums=True)
+            case "normalize":
+                return self._written_out(id, operand, window, masked)
+            case "compose":
+                left, right = inputs
+                free = "diagonal" in (self.values[left].op, self.values[right].op)
+                if free or (window == WHOLE and not masked):
+                    inner = self._apply(right, operand, window, masked)
+                    between = apply_mixer(_mixer(self.values[right]), operand.type)
+                    return self._apply(left, _Operand(inner, between), window, masked)
+                return self._written_out(id, operand, window, masked)
+            case "toeplitz":
+                return self._convolve(inputs[0], operand, type_, window)
+            case op if op in SEPARABLE and window == WHOLE:
+                return self._recur(inputs, operand, type_)
+            case op if op in SEPARABLE or op in POINTWISE_ON_MIXERS:
+                return self._written_out(id, operand, window, masked)
+            case op:
+                raise InternalError(f"no rule says what the mixer {op!r} costs")
+
+    def _convolve(self, filter: int, operand: _Operand, type_: Feature, window: int) -> Node:
+        taps, channels = self.values[filter].type, type_.heads * type_.channels
+        if not isinstance(taps, Filter):
+            raise InternalError(f"a Toeplitz mixer is made of %{filter}, which is no filter")
+        if taps.length is not None:
+            reach = min(taps.length, window)
+            self.token += 2 * reach * channels
+            self._delay(operand.node, reach - 1)
+        else:
+            self._need(operand.node, window)
+            if window == WHOLE:
+                self.spectrum += channels
+            else:
+                self._pair(window, True, 2 * channels)
+        return self._node(type_, ())
+
+    def _linear_chain(self, id: int) -> Sequence[int]:
+        """The operands of the linear mixer under scales and a causal mask, or nothing."""
+        value = self.values[id]
+        while value.op in ("mixer_scale", "causal"):
+            value = self.values[value.inputs[0]]
+        return value.inputs if value.op in SEPARABLE else ()
+
+    def _recur(
+        self, inputs: Sequence[int], operand: _Operand, type_: Feature, sums: bool = False
+    ) -> Node:
+        """A linear recurrence: B and A write a state of n x p per head, C reads it.
+
+        With `sums` the state has a column more, for the sums of the rows of T.
+        """
+        c, *writers = (self._operand(i).type for i in inputs)
+        heads = max(operand.type.heads, *(w.heads for w in writers))
+        n = max(c.channels, *(w.channels for w in writers))
+        p = operand.type.channels + sums
+        self.state += heads * n * p
+        self.token += 2 * heads * n * p + 2 * type_.heads * max(n, c.channels) * p
+        return self._node(type_, ())
+
+    def _algorithm(self, value: Value) -> Node:
+        """What `select` put in the place of `apply`."""
+        type_ = value.type
+        assert isinstance(type_, Feature)
+        match value.op:
+            case "attention" | "banded_attention" as op:
+                c, b, v = (self._operand(i) for i in value.inputs)
+                window = value.attribute("band") if op == "banded_attention" else WHOLE
+                self._need(b.node, window)
+                self._need(v.node, window)
+                channels = max(c.type.channels, b.type.channels) + v.type.channels
+                self._pair(window, True, 2 * type_.heads * channels)
+            case "linear_attention":
+                *scores, v = value.inputs
+                return self._recur(
+                    scores, self._operand(v), type_, value.attribute("floor") is not None
+                )
+            case "scalar_recurrence" | "diagonal_recurrence" | "signed_recurrence" | "scan":
+                *mixer, v = value.inputs
+                sums = dict(value.attributes).get("floor") is not None
+                return self._recur(mixer, self._operand(v), type_, sums)
+            case "short_convolution" | "long_convolution":
+                kernel, v = value.inputs
+                return self._convolve(
+                    kernel, self._operand(v), type_, value.attribute("taps") or WHOLE
+                )
+            case "gated_convolution":
+                kernel, *operands = value.inputs
+                gate = operands.pop(0) if value.attribute("output_gate") else None
+                inner = self.nodes[operands[-1]]
+                if len(operands) == 2:
+                    inner = self._local(type_, [self.nodes[i] for i in operands])
+                taps = value.attribute("taps")
+                result = self._convolve(kernel, _Operand(inner, type_), type_, taps)
+                return result if gate is None else self._local(type_, [self.nodes[gate], result])
+        return self._node(type_, ())
+
+    # --- mixers written out, one number per visible pair -----------------------------------------
+
+    def _pair(self, window: int, causal: bool, operations: int) -> None:
+        self.pairs[window, causal] = self.pairs.get((window, causal), 0) + operations
+
+    def _written_out(self, id: int, operand: _Operand, window: int, masked: bool) -> Node:
+        """T is made entry by entry: the value and what makes the entries are kept per token."""
+        mixer = _mixer(self.values[id])
+        type_ = apply_mixer(mixer, operand.type)
+        causal = masked or mixer.causal
+        # A mask outside of a nonlinearity hides entries that softmax or normalize still has to see.
+        inside = window if mixer.linear else WHOLE
+        self._entries(id, inside, causal, True)
+        if not operand.ones:
+            reach = min(window, self._reach(id))
+            self._need(operand.node, reach)
+            self._pair(reach, causal, 2 * type_.heads * operand.type.channels)
+        return self._node(type_, ())
+
+    def _reach(self, id: int) -> int:
+        """The widest band of visible entries: masks narrow it, sums take the wider one."""
+        value = self.values[id]
+        inner = [self._reach(i) for i in value.inputs if isinstance(self.values[i].type, Mixer)]
+        match value.op:
+            case "diagonal":
+                return 1
+            case "band":
+                return min(inner[0], int(value.attribute("w")))
+            case "compose":
+                return min(WHOLE, sum(inner) - 1)
+        return max(inner, default=WHOLE)
+
+    def _entries(self, id: int, window: int, causal: bool, first: bool) -> None:
+        """Count the entries T_ij of a mixer and need what they read at past tokens.
+
+        `first` says that the rows of this mixer are rows of the whole, so that what belongs to row
+        i (C, a factor of the row) is read at the newest token only.
+        """
+        if (id, window, causal, first) in self._written:
+            return
+        self._written.add((id, window, causal, first))
+        value = self.values[id]
+        inputs = value.inputs
+        match value.op:
+            case op if op in SEPARABLE:
+                for i in inputs[1:] if first else inputs:
+                    self._need(self.nodes[i], window)
+                channels = max(self._operand(i).type.channels for i in inputs)
+                self._pair(window, causal, 2 * _mixer(value).heads * channels)
+            case "diagonal":
+                if not first:
+                    self._need(self.nodes[inputs[0]], window)
+            case "row_scale":
+                if not first:
+                    self._need(self.nodes[inputs[0]], window)
+                self._entries(inputs[1], window, causal, first)
+            case "compose":
+                left, right = inputs
+                self._entries(left, window, causal, first)
+                if self.values[left].op == "diagonal":
+                    self._entries(right, window, causal, first)
+                else:
+                    self._entries(right, window, causal, False)
+                    if self.values[right].op != "diagonal":
+                        self.triple += 2 * _mixer(value).heads
+            case "band":
+                self._entries(inputs[0], min(window, int(value.attribute("w"))), causal, first)
+            case "toeplitz":
+                pass
+            case _:
+                for i in inputs:
+                    self._entries(i, window, causal, first)
+
+
+def _mixer(value: Value) -> Mixer:
+    if not isinstance(value.type, Mixer):
+        raise InternalError(f"{value.op!r} stands where a mixer must")
+    return value.type

@@ -1,0 +1,58 @@
+"""Floating-point work as a formula in the length: coefficients that structure gives.
+
+Owns: counts of operations from coefficients. Refuses: where coefficients come from (walk.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+WHOLE = 1 << 62
+"""A window longer than any sequence: all past tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Floating-point operations of matrix products and convolutions, as coefficients.
+
+    `token`: per token. `position`: per position whatever the batch (filters made from positions).
+    `pairs`: (window, causal, operations per visible pair). `spectrum`: channels convolved by FFT.
+    `triple`: per pair of tokens and token between them, for a product of two written-out mixers.
+    """
+
+    token: int = 0
+    position: int = 0
+    pairs: tuple[tuple[int, bool, int], ...] = ()
+    spectrum: int = 0
+    triple: int = 0
+
+    def forward(self, length: int, batch: int) -> int:
+        """Operations of one forward pass over (batch, length) tokens."""
+        each = self.token * length
+        for window, causal, operations in self.pairs:
+            each += operations * visible_pairs(length, window, causal)
+        if self.spectrum:
+            each += round(10 * length * math.log2(length) * self.spectrum)
+        if self.triple:
+            each += self.triple * length * (length + 1) * (length + 2) // 6
+        return batch * each + self.position * length
+
+    def decode(self, length: int, batch: int) -> int:
+        """Operations of the step that completes a sequence of `length` tokens.
+
+        Values that are kept are at hand; making others from them again is not counted.
+        """
+        each = self.token
+        for window, _, operations in self.pairs:
+            each += operations * min(length, window)
+        each += 2 * length * self.spectrum
+        each += self.triple * length * (length + 1) // 2
+        return batch * each
+
+
+def visible_pairs(length: int, window: int, causal: bool) -> int:
+    """Pairs (i, j) of a sequence with |i - j| < window, and j <= i when causal."""
+    width = min(length, window)
+    pairs = width * (width + 1) // 2 + (length - width) * width
+    return pairs if causal else 2 * pairs - length
