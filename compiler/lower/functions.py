@@ -25,7 +25,7 @@ PYTHON_NAMES = frozenset(
 FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     """attention banded_attention linear_attention scalar_recurrence diagonal_recurrence
     signed_recurrence scan short_convolution depthwise_convolution long_convolution
-    rotary_tables rotate l2norm shift visible
+    rotary_tables rotate l2norm shift visible diagonal_matrix
     implicit_filter semi_separable_matrix toeplitz_matrix linear embedding sinusoidal rope
     headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear
     GroupedLinear HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter

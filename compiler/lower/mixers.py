@@ -40,7 +40,7 @@ def _scores(o: OperatorLowering, value: Value) -> Text:
         floor=None if floor is None else float(floor),
         band=attributes.get("band", 0),
     )
-    operands = (o.tokens(c, channels), o.tokens(b, channels), o.tokens(v))
+    operands = (o.tokens(c, channels), o.history(b, channels), o.history(v))
     return o.own_layout(text.call(o.functions.mixer(plan), *operands), value.type)
 
 

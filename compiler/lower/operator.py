@@ -65,8 +65,8 @@ class OperatorLowering:
         self.lines: list[Line] = []
         self.texts: dict[int, Text] = {}
         self.ambient: dict[str, Ambient] = {}
-        self.matrices: dict[int, dense.Matrix] = {}
-        self.masks: dict[dense.Visible, Text] = {}
+        self.matrices: dict[tuple[int, bool], dense.Matrix] = {}
+        self.masks: dict[tuple[dense.Visible, bool], Text] = {}
         self.uses = Counter(i for v in self.values for i in v.inputs)
         self.uses.update(i for _, i in operator.outputs)
         self._readers: dict[int, list[int]] = {}
@@ -278,6 +278,24 @@ class OperatorLowering:
         if wanted != type_.channels:
             own = text.method(own, "expand", f"-1, -1, -1, {wanted}")
         return own
+
+    def history(self, id: int, channels: int | None = None) -> Text:
+        """A value of all tokens at hand, (B, S, heads, channels), the new ones last.
+
+        Mixers read what stands on their right, V, B and A, as a history, and rows (C, gates) of
+        the new tokens only.
+        """
+        return self.tokens(id, channels)
+
+    @property
+    def rows(self) -> str:
+        """The number of new tokens."""
+        return f"{self.reference}.shape[1]"
+
+    @property
+    def columns(self) -> str:
+        """The number of all tokens at hand, S."""
+        return self.rows
 
     def own_layout(self, result: Text, type_: Type) -> Text:
         """(B, T, H, D) as values are kept: no head axis when there is one head."""

@@ -101,20 +101,32 @@ def test_l2norm():
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("band", [0, 1, 5])
-def test_visible(causal: bool, band: int):
-    seen = function("visible")(7, torch.device("cpu"), causal=causal, band=band)
-    for i in range(7):
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_visible(causal: bool, band: int, rows: int):
+    seen = function("visible")(rows, 7, torch.device("cpu"), causal=causal, band=band)
+    for row in range(rows):
+        i = 7 - rows + row
         for j in range(7):
-            assert seen[i, j].item() == ((j <= i or not causal) and (abs(i - j) < band or not band))
+            wanted = (j <= i or not causal) and (abs(i - j) < band or not band)
+            assert seen[row, j].item() == wanted
+
+
+def test_diagonal_matrix():
+    f = randn(2, 3, 4).requires_grad_()
+    want = F.pad(torch.diag_embed(f), (2, 0))
+    same(function("diagonal_matrix")(f, 6), want, f)
 
 
 @pytest.mark.parametrize("taps", [1, 4, 63, 80])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_toeplitz_matrix(taps: int, length: int):
+@pytest.mark.parametrize("rows", [1, 2, 63])
+def test_toeplitz_matrix(taps: int, length: int, rows: int):
+    rows = min(rows, length)
     k = randn(3, taps).requires_grad_()
-    rows = F.pad(k, (0, length))
-    lag = torch.arange(length)[:, None] - torch.arange(length)
-    same(function("toeplitz_matrix")(k, length), rows[:, lag.clamp(min=0)] * (lag >= 0), k)
+    padded = F.pad(k, (0, length))
+    lag = torch.arange(length - rows, length)[:, None] - torch.arange(length)
+    want = padded[:, lag.clamp(min=0)] * (lag >= 0)
+    same(function("toeplitz_matrix")(k, rows, length), want, k)
 
 
 @pytest.mark.parametrize("logarithmic", [True, False])
@@ -135,7 +147,9 @@ def test_semi_separable_matrix(
         zero = [torch.zeros_like(row[0])] * (length - i - 1)
         rows.append(torch.stack([*row, *zero], dim=-1).expand(-1, max(heads), -1))
     want = torch.stack(rows, dim=2)
-    got = function("semi_separable_matrix", logarithmic=logarithmic)(c, a, b)
+    matrix = function("semi_separable_matrix", logarithmic=logarithmic)
+    torch.testing.assert_close(matrix(c[:, -3:], a, b), want[:, :, -3:])
+    got = matrix(c, a, b)
     if length > 1:
         same(got, want, c, a, b)
     else:

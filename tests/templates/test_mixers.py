@@ -140,6 +140,23 @@ def test_attention(heads: tuple[int, int, int], band: int):
 
 
 @pytest.mark.parametrize("heads", GROUPS)
+@pytest.mark.parametrize("band", [0, 1, 16])
+def test_attention_from_a_history(heads: tuple[int, int, int], band: int):
+    """The last queries alone, with the keys that they see or with more, get the same answers."""
+    p = plan("banded_attention" if band else "attention", *heads, scale=0.25, band=band)
+    f = getattr(load(p), p.name)
+    for length in (2, 40, 63):
+        x = draw(p, length)
+        whole = f(*x.values())
+        for new in (1, 2, 30):
+            if new > length:
+                continue
+            for keys in {length, min(length, new + max(band - 1, 0))} if band else {length}:
+                part = f(x["C"][:, -new:], x["B"][:, -keys:], x["V"][:, -keys:])
+                torch.testing.assert_close(part, whole[:, -new:])
+
+
+@pytest.mark.parametrize("heads", GROUPS)
 @pytest.mark.parametrize("floor", [None, 1.0])
 @pytest.mark.parametrize("scale", [1.0, -0.3])
 def test_linear_attention(heads: tuple[int, int, int], floor: float | None, scale: float):
