@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from starc.compiler.inventory import norm_parameters, residual_parameters, tied_names
-from starc.compiler.ir import Layer, Model, Norm, Operator, Parallel, Repeat, Residual, Unit
+from starc.compiler.ir import Layer, Loop, Model, Norm, Operator, Parallel, Repeat, Residual, Unit
 from starc.compiler.profile import Layout, Profile, profile_operator
 from starc.grammar.errors import Diagnostic, StarError, suggest
 
@@ -43,7 +43,10 @@ DTYPE_BYTES = {
 
 
 class UnitCost(NamedTuple):
-    """One unit with the norms of its residual; a parallel has a row for its own norms."""
+    """One unit with the norms of its residual; a parallel has a row for its own norms.
+
+    The work and the state of a unit in a loop are those of all its applications.
+    """
 
     path: str
     operator: str
@@ -159,7 +162,7 @@ class CostModel:
         Features that are reused are kept by the unit that computes them, for as many tokens as the
         most demanding reader needs.
         """
-        placed = [place for place in _placements(model.layers) if isinstance(place, Unit)]
+        placed = [place for place, _ in _placements(model.layers) if isinstance(place, Unit)]
         operators = {o.name: self._recall(o) for o in model.operators}
         own = {unit.path: operators[unit.operator].layout for unit in placed}
         return own | _reused(placed, operators)
@@ -173,10 +176,10 @@ class CostModel:
         operators = {o.name: self._recall(o) for o in model.operators}
         figures = {name: known.at(length, batch) for name, known in operators.items()}
         placed = list(_placements(model.layers))
-        reused = _reused(placed, operators)
+        reused = _reused([place for place, _ in placed], operators)
         rows: list[UnitCost] = []
         parameters = forward = decode = state = fixed = 0
-        for place in placed:
+        for place, times in placed:
             around = self._around(place.residual, model.width)
             parameters += around
             if isinstance(place, Parallel):
@@ -188,6 +191,8 @@ class CostModel:
                 own -= sum(sizes.get(name, 0) for name in tied_names(place))
             if place.path in reused:
                 kept = reused[place.path].elements(length)
+            if times > 1:
+                flops, step, kept, always = (n * times for n in (flops, step, kept, always))
             parameters += own
             forward += flops
             decode += step
@@ -256,16 +261,20 @@ def _reused(
     return found
 
 
-def _placements(layers: tuple[Layer, ...]) -> Iterator[Unit | Parallel]:
-    """Units and parallels in order of execution, repeats unrolled."""
+def _placements(layers: tuple[Layer, ...], times: int = 1) -> Iterator[tuple[Unit | Parallel, int]]:
+    """Units and parallels in order of execution, repeats unrolled, each with how often it runs."""
     for layer in layers:
-        if isinstance(layer, Repeat):
-            for body in layer.bodies:
-                yield from _placements(body)
-        else:
-            yield layer
-            if isinstance(layer, Parallel):
-                yield from _placements(layer.branches)
+        match layer:
+            case Repeat():
+                for body in layer.bodies:
+                    yield from _placements(body, times)
+            case Loop():
+                yield from _placements(layer.body, times * layer.times)
+            case Parallel():
+                yield layer, times
+                yield from _placements(layer.branches, times)
+            case Unit():
+                yield layer, times
 
 
 def _ends(model: Model, length: int, batch: int) -> tuple[EndCost, EndCost]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from starc.compiler.ir import Layer, Model, Operator, Parallel, Repeat, Unit, units
+from starc.compiler.ir import Layer, Loop, Model, Operator, Parallel, Repeat, Unit, units
 
 
 def digest(model: Model) -> str:
@@ -110,6 +110,9 @@ def _layer(
                 for body in layer.bodies
             )
             return "repeat", bodies
+        case Loop():
+            inside = tuple(_layer(inner, operators, by_path, order) for inner in layer.body)
+            return "loop", layer.times, inside
         case Parallel():
             branches = tuple(_layer(b, operators, by_path, order) for b in layer.branches)
             return "parallel", layer.mode, branches, layer.residual

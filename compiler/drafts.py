@@ -14,6 +14,7 @@ from starc.compiler.builder import prune
 from starc.compiler.ir import (
     FeatureRef,
     Layer,
+    Loop,
     Operator,
     Parallel,
     Parameter,
@@ -52,6 +53,15 @@ class DraftRepeat:
 
 
 @dataclass
+class DraftLoop:
+    name: str
+    path: str
+    times: int
+    body: list[DraftLayer]
+    span: Span
+
+
+@dataclass
 class DraftParallel:
     name: str
     path: str
@@ -61,7 +71,7 @@ class DraftParallel:
     span: Span
 
 
-DraftLayer = Draft | DraftRepeat | DraftParallel
+DraftLayer = Draft | DraftRepeat | DraftLoop | DraftParallel
 
 
 @dataclass
@@ -81,7 +91,7 @@ class Scope:
     path: str
 
     def inner(self, path: str, body: tuple[nodes.Layer, ...]) -> Scope:
-        """The scope of one iteration of a repeat: labels made inside stay inside."""
+        """The scope of one iteration of a repeat or loop: labels made inside stay inside."""
         return Scope(
             dict(self.labels),
             dict(self.places),
@@ -94,7 +104,7 @@ class Scope:
 
 
 def labels_of(body: tuple[nodes.Layer, ...]) -> dict[str, Span]:
-    """The labels that a body makes, each at its first place; those of repeats stay inside."""
+    """The labels that a body makes, each at its first place; those of inner bodies stay inside."""
     found: dict[str, Span] = {}
     for layer in body:
         if isinstance(layer, nodes.Unit | nodes.Parallel) and layer.label:
@@ -116,6 +126,8 @@ def has_units(layer: DraftLayer) -> bool:
     match layer:
         case DraftRepeat():
             return any(has_units(inner) for body in layer.bodies for inner in body)
+        case DraftLoop():
+            return any(map(has_units, layer.body))
         case DraftParallel():
             return bool(layer.branches)
     return True
@@ -126,7 +138,7 @@ def freeze(
 ) -> tuple[tuple[Layer, ...], tuple[Operator, ...]]:
     """The layers of the IR and the operators that they use, in order of first use.
 
-    `depth` is the number of units in the model.
+    `depth` is how often a token passes a unit: the number of units, those of a loop each time.
     """
     return _Freezer(memo, depth).freeze(drafts)
 
@@ -146,6 +158,9 @@ class _Freezer:
             case DraftRepeat():
                 bodies = tuple(tuple(map(self._layer, body)) for body in draft.bodies)
                 return Repeat(draft.name, draft.path, bodies, draft.span)
+            case DraftLoop():
+                inner = tuple(map(self._layer, draft.body))
+                return Loop(draft.name, draft.path, draft.times, inner, draft.span)
             case DraftParallel():
                 branches = tuple(map(self._layer, draft.branches))
                 return Parallel(
@@ -203,7 +218,7 @@ class _Freezer:
 
 
 def calmed(operator: Operator, depth: int) -> tuple[Parameter, ...]:
-    """The operator's parameters in a model of that many units: the projection that writes y starts
+    """The operator's parameters in a model of that depth: the projection that writes y starts
     smaller by sqrt(depth), so that the variance of the stream does not grow with depth (GPT-2)."""
     y = operator.values[dict(operator.outputs)["y"]]
     if y.op != "dense":

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from starc.compiler.catalog import ENTRIES
 from starc.compiler.ir import (
     Layer,
+    Loop,
     Model,
     Norm,
     Operator,
@@ -90,6 +91,8 @@ def _layers(
             case Repeat():
                 for body in layer.bodies:
                     yield from _layers(body, operators, width)
+            case Loop():
+                yield from _layers(layer.body, operators, width)
             case Parallel():
                 for parameter in residual_parameters(layer.path, layer.residual, width):
                     yield parameter.name, parameter

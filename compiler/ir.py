@@ -4,6 +4,7 @@
                operators: Operator*, layers: Layer*
     Layer    = Unit(name, operator, residual, ties, inputs)      one operator in the backbone
              | Repeat(name, bodies: (Layer*)*)                    copies with weights of their own
+             | Loop(name, times, body: Layer*)                    applications of the same weights
              | Parallel(name, mode, branches: Layer*, residual)   branches on the same input
     Residual = scheme, norms: Norm*                               pre | post | sandwich | none
     Operator = name, arguments, values: Value*, outputs: (name, id)*, parameters: Parameter*
@@ -176,6 +177,18 @@ class Repeat:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """A body applied `times` times with the same weights, unless the caller of the generated model
+    sets another depth. What it reads of earlier units is the same in every application."""
+
+    name: str
+    path: str
+    times: int
+    body: tuple[Layer, ...]
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class Parallel:
     """Branches on the same input, combined by sum, mean or difference (the first minus the
     others)."""
@@ -188,7 +201,7 @@ class Parallel:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
-Layer = Unit | Repeat | Parallel
+Layer = Unit | Repeat | Loop | Parallel
 
 
 @dataclass(frozen=True)
@@ -228,13 +241,13 @@ class Model:
 
     @property
     def depth(self) -> int:
-        """Number of units, repeats unrolled."""
+        """Number of units, repeats unrolled; those of a loop count once."""
         return sum(1 for _ in units(self.layers))
 
 
 def units(layers: tuple[Layer, ...]) -> Iterator[Unit]:
-    """All units in order of execution, repeats unrolled, branches of a parallel one after the
-    other."""
+    """All units in order of execution, repeats unrolled, loops gone through once, branches of a
+    parallel one after the other."""
     for layer in layers:
         match layer:
             case Unit():
@@ -242,5 +255,7 @@ def units(layers: tuple[Layer, ...]) -> Iterator[Unit]:
             case Repeat():
                 for body in layer.bodies:
                     yield from units(body)
+            case Loop():
+                yield from units(layer.body)
             case Parallel():
                 yield from units(layer.branches)

@@ -54,7 +54,7 @@ def call(name: str, arguments: list[Numeric]) -> Numeric:
     """A number function applied to numbers."""
     low, high, function = FUNCTIONS[name]
     if not low <= len(arguments) <= high:
-        words = {1: "one number", 2: "two numbers"}[low]
+        words = {1: "one number", 2: "two numbers", 3: "three numbers"}[low]
         wanted = words if low == high else f"{words} or more"
         raise Problem("wrong-argument", f"'{name}' takes {wanted}, not {len(arguments)}.")
     try:
@@ -145,5 +145,9 @@ FUNCTIONS: dict[str, tuple[int, int, Callable[..., Numeric]]] = {
     "max": (1, 64, lambda *a: max(a)),
     "power": (2, 2, _power),
     "multiple": (2, 2, _multiple),
+    "mod": (2, 2, lambda a, b: a % b),
+    "equal": (2, 2, lambda a, b: Fraction(a == b)),
+    "less": (2, 2, lambda a, b: Fraction(a < b)),
+    "where": (3, 3, lambda c, a, b: a if c else b),
 }
 """Name -> (fewest, most arguments, function)."""

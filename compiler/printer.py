@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from starc.compiler.ir import Attribute, Layer, Model, Operator, Parallel, Repeat, Residual, Unit
+from starc.compiler.ir import (
+    Attribute,
+    Layer,
+    Loop,
+    Model,
+    Operator,
+    Parallel,
+    Repeat,
+    Residual,
+    Unit,
+)
 from starc.compiler.numbers import show
 
 
@@ -64,6 +74,11 @@ def _layer(layer: Layer, indent: str) -> list[str]:
                 lines.append(f"{indent}{layer.path}.{i}:")
                 for inner in body:
                     lines += _layer(inner, indent + "  ")
+            return lines
+        case Loop():
+            lines = [f"{indent}{layer.path}: loop {layer.times}"]
+            for inner in layer.body:
+                lines += _layer(inner, indent + "  ")
             return lines
         case Parallel():
             lines = [f"{indent}{layer.path}: parallel({layer.mode}) {_residual(layer.residual)}"]

@@ -16,6 +16,7 @@ from starc.compiler.builder import Builder
 from starc.compiler.drafts import (
     Draft,
     DraftLayer,
+    DraftLoop,
     DraftParallel,
     DraftRepeat,
     Scope,
@@ -81,7 +82,7 @@ class Resolver:
         if not self.settings.complete:
             raise self._failure()
         try:
-            depth = self._count(self.model.backbone)
+            depth, passed = self._count(self.model.backbone)
         except StarError as failure:
             self.report(failure)
             raise self._failure() from None
@@ -100,7 +101,7 @@ class Resolver:
                 hint="write backbone { ... } with at least one unit.",
             )
         settings = self.settings
-        layers, operators = freeze(drafts, depth, self.memo)
+        layers, operators = freeze(drafts, passed, self.memo)
         return Model(
             self.model.name,
             settings.vocab,
@@ -151,36 +152,41 @@ class Resolver:
 
     # --- blocks ---------------------------------------------------------------------------------
 
-    def _count(self, body: tuple[nodes.Layer, ...]) -> int:
-        """Units when repeats are unrolled; refuses what is beyond the limit before unrolling it."""
-        total = 0
+    def _count(self, body: tuple[nodes.Layer, ...]) -> tuple[int, int]:
+        """Units when repeats are unrolled, and how many of them a token passes, as it does those of
+        a loop several times; refuses what is beyond the limit before unrolling it."""
+        total = passed = 0
         for layer in body:
             place = layer.span
             match layer:
                 case nodes.Unit():
-                    total += 1
-                case nodes.Repeat():
+                    total, passed = total + 1, passed + 1
+                case nodes.Repeat() | nodes.Loop():
+                    times, inner = self._times(layer), self._count(layer.body)
                     # A body without units still costs its iterations.
-                    total += self._times(layer) * max(1, self._count(layer.body))
+                    total += max(1, inner[0]) * (times if isinstance(layer, nodes.Repeat) else 1)
+                    passed += max(1, inner[1]) * times
                     place = layer.count.span
-                case nodes.Loop() | nodes.Parallel():
-                    total += self._count(layer.body)
-            if total > self.limits.units:
+                case nodes.Parallel():
+                    inner = self._count(layer.body)
+                    total, passed = total + inner[0], passed + inner[1]
+            if passed > self.limits.units:
                 raise error(
                     "too-many-units",
                     f"the backbone unrolls to more than {self.limits.units:,} units.",
                     place,
                     hint="raise the limit with --max-units.",
                 )
-        return total
+        return total, passed
 
-    def _times(self, layer: nodes.Repeat) -> int:
+    def _times(self, layer: nodes.Repeat | nodes.Loop) -> int:
         if isinstance(layer.count, nodes.Hole):
             raise hole_error(layer.count)
-        what = "the count of 'repeat'"
+        word, smallest = ("repeat", 0) if isinstance(layer, nodes.Repeat) else ("loop", 1)
+        what = f"the count of '{word}'"
         scope = {**self.settings.own, **self.settings.numbers()}
         number = self._expressions(scope).number(layer.count, what)
-        return size_of(number, what, layer.count.span, smallest=0)
+        return size_of(number, what, layer.count.span, smallest=smallest)
 
     def _expressions(self, scope: Mapping[str, Numeric]) -> Expressions:
         return Expressions(Builder(), scope, self.operators, {})
@@ -214,7 +220,7 @@ class Resolver:
                 self._label(layer, scope)
                 return self._parallel(layer, scope, residual)
             case nodes.Loop():
-                raise not_yet("loop", word_span(layer.span, "loop"))
+                return self._loop(layer, scope, residual)
 
     def _label(self, layer: nodes.Unit | nodes.Parallel, scope: Scope) -> None:
         if layer.label is None:
@@ -240,6 +246,18 @@ class Resolver:
             if len(self.failures) > before:
                 raise Poisoned  # the same faults again in every iteration help nobody
         return repeat
+
+    def _loop(self, layer: nodes.Loop, scope: Scope, residual: Residual) -> DraftLayer:
+        place = word_span(layer.span, "loop")
+        if not layer.body:
+            raise error("empty-backbone", "'loop' has no units.", place)
+        path = scope.path + (name := scope.names.take("loop"))
+        inner = scope.inner(f"{path}.", layer.body)
+        before = len(self.failures)
+        body = self._layers(layer.body, inner, residual)
+        if len(self.failures) > before:
+            raise Poisoned
+        return DraftLoop(name, path, self._times(layer), body, layer.span)
 
     def _parallel(self, layer: nodes.Parallel, scope: Scope, residual: Residual) -> DraftLayer:
         mode, place = layer.mode, word_span(layer.span, "parallel")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from starc.compiler.catalog import ENTRIES
-from starc.compiler.ir import Model, Operator, Parallel, Repeat, units
+from starc.compiler.ir import Loop, Model, Operator, Parallel, Repeat, units
 from starc.compiler.types import Feature, Problem
 from starc.grammar.errors import InternalError
 
@@ -109,6 +109,8 @@ def _layers_are_named(model: Model) -> Findings:
                 yield f"layer name '{layer.name}' is no identifier"
             if isinstance(layer, Repeat):
                 stack.extend(layer.bodies)
+            elif isinstance(layer, Loop):
+                stack.append(layer.body)
             elif isinstance(layer, Parallel):
                 stack.append(layer.branches)
 

@@ -143,6 +143,9 @@ class _Evaluation:
                 case ir.Repeat():
                     for body in layer.bodies:
                         x = self._layers(body, x)
+                case ir.Loop():
+                    for _ in range(layer.times):
+                        x = self._layers(layer.body, x)
         return x
 
     def _residual(self, layer: ir.Unit | ir.Parallel, x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 A body that repeats becomes a class of its own; bodies that say the same share it. Features that
 later units read, and values computed once for all units, travel as arguments.
 
-Owns: residual lines, loops, parallel branches, ties. Refuses: the inside of operators.
+Owns: residual lines, repeats, loops, parallel branches, ties. Refuses: the inside of operators.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from starc.compiler.ir import Layer, Model, Norm, Parallel, Repeat, Residual, Unit, units
+from starc.compiler.ir import Layer, Loop, Model, Norm, Parallel, Repeat, Residual, Unit, units
 from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.modules import norm_module
 from starc.compiler.lower.operator import Ambient, Lowered, OperatorLowering
@@ -27,6 +27,10 @@ def class_names(model: Model, names: Names) -> dict[str, str]:
         name = "".join(w[:1].upper() + w[1:] for w in words if w) or "Operator"
         found[operator.name] = names.take(name + "Operator" if is_reserved(name) else name)
     return found
+
+
+_BLOCK_DOC = ("One iteration of the repeat.",)
+_LOOP_DOC = ("One application of the loop's body; set `times` for another number of them.",)
 
 
 @dataclass
@@ -72,6 +76,8 @@ class Backbone:
                     self._residual(layer.name, layer.residual, layer, scope)
                 case Repeat():
                     self._repeat(layer, scope)
+                case Loop():
+                    self._loop(layer, scope, "x")
 
     def _residual(
         self, name: str, residual: Residual, layer: Unit | Parallel, scope: Scope
@@ -106,8 +112,8 @@ class Backbone:
                 return self._unit(layer, read, scope)
             case Parallel():
                 return self._parallel(layer, read, scope)
-            case Repeat():
-                return self._loop(layer, read, scope)
+            case Repeat() | Loop():
+                return self._repeated(layer, read, scope, f"{layer.name}_output")
 
     def _unit(self, unit: Unit, read: str, scope: Scope) -> str:
         lowered = self.operators[unit.operator]
@@ -162,8 +168,8 @@ class Backbone:
         for i, branch in enumerate(parallel.branches):
             if isinstance(branch, Unit | Parallel) and branch.residual.scheme == "none":
                 results.append(self._branch(branch, read, scope))
-            elif isinstance(branch, Repeat):
-                results.append(self._loop(branch, read, scope, f"{parallel.name}_{i + 1}"))
+            elif isinstance(branch, Repeat | Loop):
+                results.append(self._repeated(branch, read, scope, f"{parallel.name}_{i + 1}"))
             else:
                 results.append(self._wrapped(branch, read, scope, f"{parallel.name}_{i + 1}"))
         if parallel.mode == "difference":
@@ -196,14 +202,34 @@ class Backbone:
             Line(f"for {variable} in self.{repeat.name}:\n    x = {variable}({call})")
         )
 
-    def _loop(self, repeat: Repeat, read: str, scope: Scope, target: str = "") -> str:
-        arguments = self._block_list(repeat, scope)
-        if arguments is None:
-            return read
-        target = target or f"{repeat.name}_output"
-        call = ", ".join([target, *arguments])
-        scope.lines.append(Line(f"{target} = {read}"))
-        scope.lines.append(Line(f"for block in self.{repeat.name}:\n    {target} = block({call})"))
+    def _loop(self, loop: Loop, scope: Scope, target: str) -> None:
+        inner = Scope("")
+        self.layers(loop.body, inner)
+        made = self._body_class("Loop", _LOOP_DOC, inner, [Line(f"self.times = {loop.times}")])
+        scope.init.append(Line(f"self.{loop.name} = {made}()"))
+        for name, type_ in inner.needs.items():
+            self._pass_on(name, type_, scope)
+        call = ", ".join([target, *inner.needs])
+        scope.lines.append(
+            Line(
+                f"for _ in range(self.{loop.name}.times):\n    {target} = self.{loop.name}({call})"
+            )
+        )
+
+    def _repeated(self, layer: Repeat | Loop, read: str, scope: Scope, target: str) -> str:
+        """A repeat or loop on a copy of the stream: a branch of a parallel."""
+        before = len(scope.lines)
+        if isinstance(layer, Loop):
+            self._loop(layer, scope, target)
+        else:
+            arguments = self._block_list(layer, scope)
+            if arguments is None:
+                return read
+            call = ", ".join([target, *arguments])
+            scope.lines.append(
+                Line(f"for block in self.{layer.name}:\n    {target} = block({call})")
+            )
+        scope.lines.insert(before, Line(f"{target} = {read}"))
         return target
 
     def _block_list(self, repeat: Repeat, scope: Scope) -> list[str] | None:
@@ -217,7 +243,7 @@ class Backbone:
             inner = Scope("")
             self.layers(body, inner)
             needs.update(inner.needs)
-            made.append(self._block_class(repeat, inner))
+            made.append(self._body_class("Block", _BLOCK_DOC, inner))
         if not made:
             return None
         for name, type_ in needs.items():
@@ -233,18 +259,21 @@ class Backbone:
         if name not in scope.locals.values():
             scope.needs[name] = type_
 
-    def _block_class(self, repeat: Repeat, inner: Scope) -> str:
+    def _body_class(
+        self, wanted: str, doc: tuple[str, ...], inner: Scope, init: list[Line] | None = None
+    ) -> str:
+        """The class of a body; bodies that say the same have one."""
         arguments = ("x: Tensor", *(f"{n}: {t}" for n, t in inner.needs.items()))
         block = ModuleClass(
             "",
-            ("One iteration of the repeat.",),
-            tuple(inner.init),
+            doc,
+            (*(init or ()), *inner.init),
             arguments,
             tuple(inner.lines),
             "x",
         )
         if block not in self._blocks:
-            name = self._class_names.take("Block")
+            name = self._class_names.take(wanted)
             self._blocks[block] = name
             self.classes.append(
                 ModuleClass(name, block.doc, block.init, arguments, block.forward, "x")
@@ -270,7 +299,7 @@ class Backbone:
 
 
 def _rewrites(layer: Layer) -> bool:
-    return isinstance(layer, Repeat) or layer.residual.scheme != "none"
+    return isinstance(layer, Repeat | Loop) or layer.residual.scheme != "none"
 
 
 def _python_path(path: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from starc.compiler.ir import Layer, Model, Operator, Parallel, Repeat, Tie, Unit, units
+from starc.compiler.ir import Layer, Loop, Model, Operator, Parallel, Repeat, Tie, Unit, units
 from starc.grammar.errors import Diagnostic, StarError
 
 
@@ -66,6 +66,10 @@ def with_units(layer: Layer, replacements: dict[str, Unit]) -> Layer:
                 tuple(with_units(inner, replacements) for inner in b) for b in layer.bodies
             )
             return replace(layer, bodies=bodies)
+        case Loop():
+            return replace(
+                layer, body=tuple(with_units(inner, replacements) for inner in layer.body)
+            )
         case Parallel():
             branches = tuple(with_units(inner, replacements) for inner in layer.branches)
             return replace(layer, branches=branches)

@@ -16,7 +16,17 @@ from starc.compiler import numbers
 from starc.compiler.arguments import MAX_SIZE, size_of
 from starc.compiler.driver import check_program, resolve_source
 from starc.compiler.instance import Request, instantiate
-from starc.compiler.ir import FeatureRef, Model, Operator, Parallel, Repeat, Unit, Value, units
+from starc.compiler.ir import (
+    FeatureRef,
+    Loop,
+    Model,
+    Operator,
+    Parallel,
+    Repeat,
+    Unit,
+    Value,
+    units,
+)
 from starc.compiler.options import Limits, Options
 from starc.compiler.passes.share import share
 from starc.compiler.types import Constant, Feature, Filter, Mixer, Problem
@@ -81,6 +91,8 @@ def paths(model: Model) -> list[str]:
         ("floor(7/2) + ceil(7/2)", 7),
         ("min(width, context, 5) + max(1, 2)", 7),
         ("0.1 + 0.2 - 0.3 + 1", 1),
+        ("mod(7, 4) + mod(-1, 4) + equal(1/2, 2/4) + less(2, 2)", 7),
+        ("where(equal(mod(5, 2), 1), 3, 1/0.5)", 3),
         ("log(exp(3)) + sin(0) + cos(0) - tanh(0) - abs(-1)", 3),
     ],
 )
@@ -265,6 +277,15 @@ def test_repeats_count_by_any_number_and_may_vanish() -> None:
     model = backbone("mlp()  repeat 0 { attn() }  repeat width / 48 { repeat 0 { mlp() }  attn() }")
     assert [type(layer) for layer in model.layers] == [Unit, Repeat]
     assert paths(model) == ["mlp", "blocks_2.0.attn", "blocks_2.1.attn"]
+
+
+def test_a_loop_has_one_set_of_units_and_labels_of_its_own() -> None:
+    model = backbone("a: attn()  loop 3 { attn() reuses V from a  b: mlp() }  loop 2 { b: mlp() }")
+    assert paths(model) == ["a", "loop.attn", "loop.b", "loop_2.b"]
+    assert [layer.times for layer in model.layers if isinstance(layer, Loop)] == [3, 2]
+    assert [u.layer for u in units(model.layers)] == [0, 1, 2, 3]
+    scaled = next(p for p in model.operators[0].parameters if p.name == "y.weight")
+    assert scaled.init == ("normal", (4 * 24) ** -0.5 * (1 + 3 * 2 + 2) ** -0.5)
 
 
 def test_parallel_has_the_residual_and_its_branches_have_none() -> None:

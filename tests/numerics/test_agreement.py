@@ -106,6 +106,9 @@ WIRING = {
     "share": "a: f() b: f() shares u with a  c: f() shares * with b  g()",
     "labels": "parallel(sum) { x: f() with residual = pre  x_norm: g() }  a_norm: f()  a: g()  "
     "forward: parallel(difference) { head: f()  embedding: g() with residual = post }",
+    "loop": "a: f() loop 3 { b: f() reuses u from a  d: f() repeat 2 { f() shares u with d } "
+    "loop 2 { g() } }  "
+    "parallel(sum) { loop 2 { g() with residual = pre } f() }",
     "feature": "a: f() h(from_a = a.u) h(from_a = 0.5)",
 }
 

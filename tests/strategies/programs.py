@@ -137,11 +137,14 @@ class _Program:
 
     def layer(self, scope: list[Labelled], nesting: int, copies: int) -> str:
         draws = self.draws
-        kind = draws.below(6) if nesting < 2 and self.left >= 2 * copies else 0
+        kind = draws.below(7) if nesting < 2 and self.left >= 2 * copies else 0
         if kind == 4:
             count = draws.pick("2", "4 / 2", "1")
             body = self.layers(list(scope), nesting + 1, copies * (1 if count == "1" else 2))
             return f"repeat {count} {{ {body} }}"
+        if kind == 6:
+            count = draws.pick("2", "4 / 2", "1")
+            return f"loop {count} {{ {self.layers(list(scope), nesting + 1, copies)} }}"
         if kind == 5:
             mode = draws.pick("sum", "mean", "difference")
             label = ""
