@@ -382,6 +382,8 @@ class Expressions:
             if catalog.is_stage(name):
                 operand = self._lift(results[0], positional[0].value.span)
                 return self._stage(name, expr.name_span, operand, expr.arguments[1:], expr.span)
+            if pair := catalog.find_function(name):
+                return self._function(pair, expr)
             raise error("wrong-type", f"'{name}' is a function of numbers.", expr.span)
         entry = catalog.find_function(name)
         if entry is not None:

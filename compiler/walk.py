@@ -100,6 +100,10 @@ class Walk:
             for parent in parents:
                 self._delay(parent, DELAYS[value.op](value))
             return self._node(value.type, ())
+        if value.op == "ema":  # a state of one number per channel
+            self.state += value.type.heads * value.type.channels
+            self.token += 4 * value.type.heads * value.type.channels
+            return self._node(value.type, ())
         if not entry.local:
             raise InternalError(f"no rule says what {value.op!r} keeps of past tokens")
         if value.op in RESHAPES:

@@ -20,10 +20,11 @@ from torch import Tensor
 from starc.compiler import ir
 from starc.compiler.inventory import model_parameters
 from starc.grammar.errors import InternalError
+from starc.runtime.reference_maps import MAPS
 from starc.runtime.reference_mixers import MIXERS
 from starc.runtime.reference_stages import STAGES, Step, normalise
 
-OPERATIONS = {**STAGES, **MIXERS}
+OPERATIONS = {**STAGES, **MAPS, **MIXERS}
 """Every operation of the catalog but `input`."""
 
 
@@ -66,6 +67,8 @@ def _draw(
             return float(low) + (float(high) - float(low)) * spread
         case ("constant", value):
             return float(value) * (noise / 10).exp() if positive else float(value) + noise / 5
+        case ("identity",):
+            return torch.eye(shape[-1], dtype=torch.float64) + noise / 5
         case ("linspace", low, high):
             steps = torch.linspace(float(low), float(high), shape[-1], dtype=torch.float64)
             return steps * (noise / 10).exp() if positive else steps + noise / 5

@@ -238,6 +238,14 @@ def _elu1(x: Tensor) -> Tensor:
 
 _POINTWISE: dict[str, Callable[..., Tensor]] = {
     "silu": lambda x: x * x.sigmoid(),
+    "quick_gelu": lambda x: x * (1.702 * x).sigmoid(),
+    "mish": lambda x: x * torch.logaddexp(x, torch.zeros_like(x)).tanh(),
+    "hard_sigmoid": lambda x: (x / 6 + 0.5).clamp(0, 1),
+    "hard_silu": lambda x: x * (x / 6 + 0.5).clamp(0, 1),
+    "softsign": lambda x: x / (1 + x.abs()),
+    "erf": torch.erf,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
     "relu": torch.relu,
     "relu2": lambda x: torch.relu(x) ** 2,
     "sigmoid": torch.sigmoid,
@@ -265,8 +273,20 @@ def _pointwise(s: Step) -> Tensor:
     return _POINTWISE[s.op](*s.operands)
 
 
+def _bent(s: Step) -> Tensor:
+    """Functions with a number to choose."""
+    x = s.x
+    match s.op:
+        case "leaky_relu":
+            return torch.where(x > 0, x, float(s.get("slope")) * x)
+        case "elu":
+            return torch.where(x > 0, x, float(s.get("alpha")) * (x.clamp(max=0).exp() - 1))
+    return x.clamp(float(s.get("low")), float(s.get("high")))
+
+
 STAGES: dict[str, Operation] = {
     **dict.fromkeys(_POINTWISE, _pointwise),
+    **dict.fromkeys(("leaky_relu", "elu", "clamp"), _bent),
     "gelu": _gelu,
     "scale": _scale,
     "dense": _dense,

@@ -151,3 +151,17 @@ def divisors(n: int, limit: int = 6) -> str:
     small = [d for d in range(2, isqrt(n) + 1) if n % d == 0]
     found = sorted({*small, *(n // d for d in small)})[:limit]
     return f"{n} is divisible by {', '.join(map(str, found))}." if found else f"{n} is prime."
+
+
+def same_type(what: str) -> Rule:
+    """The rule of a stage that keeps the type of a feature or constant."""
+
+    def rule(inputs: Inputs, arguments: Arguments) -> Type:
+        return value_of(inputs[0], what)
+
+    return rule
+
+
+def shape_of(heads: int, channels: int) -> tuple[int, ...]:
+    """The tensor shape of a learned constant P[h, d]: (h, d), or (d,) with one head."""
+    return (channels,) if heads == 1 else (heads, channels)

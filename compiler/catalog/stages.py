@@ -1,4 +1,4 @@
-"""Stages on features: channels, short token mixing, shape, pointwise functions, norms, position.
+"""Stages on features: channels, short token mixing, shape, norms, position.
 
 Owns: one table entry for each. Parameter names are suffixes of the binding's name (".weight").
 """
@@ -14,7 +14,6 @@ from starc.compiler.catalog.entry import (
     Inputs,
     Kind,
     Role,
-    Rule,
     choice,
     count,
     divisors,
@@ -22,6 +21,8 @@ from starc.compiler.catalog.entry import (
     flag,
     positive,
     real,
+    same_type,
+    shape_of,
     size,
     value_of,
     with_shape,
@@ -113,18 +114,6 @@ def _headwise_parameters(inputs: Inputs, arguments: Arguments) -> tuple[Paramete
 def _headwise_flops(inputs: Inputs, arguments: Arguments, length: int) -> Fraction:
     feature = feature_of(inputs[0], "headwise")
     return Fraction(2 * length * feature.heads * feature.channels * arguments["n"])
-
-
-def shape_of(heads: int, channels: int) -> tuple[int, ...]:
-    """The tensor shape of a learned constant P[h, d]: (h, d), or (d,) with one head."""
-    return (channels,) if heads == 1 else (heads, channels)
-
-
-def _same(what: str) -> Rule:
-    def rule(inputs: Inputs, arguments: Arguments) -> Type:
-        return value_of(inputs[0], what)
-
-    return rule
 
 
 def _gain_parameters(inputs: Inputs, arguments: Arguments) -> tuple[Parameter, ...]:
@@ -289,34 +278,6 @@ _WEIGHT = choice("weight", "learned", "own", "offset", "none")
 _STAGE = Role.STAGE
 
 
-def _pointwise(op: str, torch: str, doc: str, *arguments: Argument) -> Entry:
-    return Entry(op, _STAGE, doc, _same(op), arguments=arguments, torch=torch, pointwise=True)
-
-
-POINTWISE = (
-    _pointwise("silu", "F.silu({0})", "x sigmoid(x)"),
-    _pointwise(
-        "gelu",
-        "F.gelu({0}, approximate={approximate!r})",
-        "x Phi(x)",
-        choice("approximate", "none", "tanh"),
-    ),
-    _pointwise("relu", "F.relu({0})", "max(x, 0)"),
-    _pointwise("relu2", "F.relu({0}).square()", "max(x, 0) squared"),
-    _pointwise("sigmoid", "torch.sigmoid({0})", "1 / (1 + exp(-x))"),
-    _pointwise("tanh", "torch.tanh({0})", "hyperbolic tangent"),
-    _pointwise("softplus", "F.softplus({0})", "log(1 + exp(x))"),
-    _pointwise("exp", "torch.exp({0})", "exponential"),
-    _pointwise("log", "torch.log({0})", "natural logarithm"),
-    _pointwise("logsigmoid", "F.logsigmoid({0})", "log(sigmoid(x))"),
-    _pointwise("elu1", "(F.elu({0}) + 1)", "elu(x) + 1, a positive feature map"),
-    _pointwise("square", "torch.square({0})", "x squared"),
-    _pointwise("sqrt", "torch.sqrt({0})", "square root"),
-    _pointwise("sin", "torch.sin({0})", "sine"),
-    _pointwise("cos", "torch.cos({0})", "cosine"),
-    _pointwise("abs", "torch.abs({0})", "absolute value"),
-)
-
 STAGES = (
     Entry(
         "dense",
@@ -340,7 +301,7 @@ STAGES = (
         "scale",
         _STAGE,
         "times a number",
-        _same("scale"),
+        same_type("scale"),
         arguments=(real("s"),),
         torch="({0} * {s!r})",
     ),
@@ -348,7 +309,7 @@ STAGES = (
         "gain",
         _STAGE,
         "times a learned number per channel",
-        _same("gain"),
+        same_type("gain"),
         arguments=(real("init", Fraction(1)),),
         parameters=_gain_parameters,
     ),
@@ -384,12 +345,14 @@ STAGES = (
         operands=("values",),
         variadic=True,
     ),
-    Entry("softmax", _STAGE, "softmax over channels", _same("softmax"), torch="{0}.softmax(-1)"),
+    Entry(
+        "softmax", _STAGE, "softmax over channels", same_type("softmax"), torch="{0}.softmax(-1)"
+    ),
     Entry(
         "rmsnorm",
         _STAGE,
         "divide by the root mean square over channels",
-        _same("rmsnorm"),
+        same_type("rmsnorm"),
         arguments=(_WEIGHT, flag("bias", False), positive("eps", Fraction(1, 10**6))),
         parameters=_norm_parameters,
     ),
@@ -397,7 +360,7 @@ STAGES = (
         "layernorm",
         _STAGE,
         "zero mean and unit variance over channels",
-        _same("layernorm"),
+        same_type("layernorm"),
         arguments=(_WEIGHT, flag("bias", True), positive("eps", Fraction(1, 10**5))),
         parameters=_norm_parameters,
     ),
@@ -418,7 +381,7 @@ STAGES = (
         "l2norm",
         _STAGE,
         "divide by the Euclidean norm over channels",
-        _same("l2norm"),
+        same_type("l2norm"),
         arguments=(positive("eps", Fraction(1, 10**6)),),
         torch="({0} * torch.rsqrt({0}.square().sum(-1, keepdim=True) + {eps!r}))",
     ),

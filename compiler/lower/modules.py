@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Lowering = Callable[["OperatorLowering", Value], Text]
 
 
-def _module(o: OperatorLowering, value: Value) -> str:
+def module_name(o: OperatorLowering, value: Value) -> str:
     """The attribute that holds an operation's parameters: their names up to the dot."""
     return o.parameter(value).name.partition(".")[0]
 
@@ -51,7 +51,7 @@ def _gain(o: OperatorLowering, value: Value) -> Text:
 
 
 def _dense(o: OperatorLowering, value: Value) -> Text:
-    name, inputs, n = _module(o, value), o.width(value.inputs[0]), value.attribute("n")
+    name, inputs, n = module_name(o, value), o.width(value.inputs[0]), value.attribute("n")
     rank, groups, bias = (value.attribute(k) for k in ("rank", "groups", "bias"))
     last = ", bias=True" if bias else ""
     if rank:
@@ -70,7 +70,7 @@ def _dense(o: OperatorLowering, value: Value) -> Text:
 
 
 def _headwise(o: OperatorLowering, value: Value) -> Text:
-    name, type_ = _module(o, value), o.type(value.inputs[0])
+    name, type_ = module_name(o, value), o.type(value.inputs[0])
     last = ", bias=True" if value.attribute("bias") else ""
     o.functions.function("module/headwise_linear", "HeadwiseLinear")
     sizes = f"{type_.heads}, {type_.channels}, {value.attribute('n')}, {_std(o, value)}"
@@ -80,7 +80,7 @@ def _headwise(o: OperatorLowering, value: Value) -> Text:
 
 
 def _conv(o: OperatorLowering, value: Value) -> Text:
-    name, type_ = _module(o, value), o.type(value.inputs[0])
+    name, type_ = module_name(o, value), o.type(value.inputs[0])
     channels = type_.heads * type_.channels
     options = []
     if value.attribute("dilation") > 1:
@@ -179,7 +179,7 @@ def _norm(o: OperatorLowering, value: Value) -> Text:
         eps = text.number(value.attribute("eps"))
         return text.call(function, own, f"({type_.channels},)", f"eps={eps}")
     if value.parameters:
-        name = _module(o, value)
+        name = module_name(o, value)
     else:
         name = o.fresh(value.name or "groupnorm")
     made = norm_module(value.op, type_.heads, type_.channels, value.attributes, o.functions)
@@ -208,7 +208,7 @@ def _shift(o: OperatorLowering, value: Value) -> Text:
 
 
 def _implicit(o: OperatorLowering, value: Value) -> Text:
-    name = _module(o, value)
+    name = module_name(o, value)
     o.functions.function("implicit_filter", "ImplicitFilter")
     decay = "" if value.attribute("decay") else ", decay=False"
     sizes = f"{value.attribute('channels')}, {value.attribute('hidden')}"

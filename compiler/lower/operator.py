@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from starc.compiler import catalog
 from starc.compiler.ir import Operator, Parameter, Value
-from starc.compiler.lower import dense, kernels, mixers, modules, text
+from starc.compiler.lower import dense, kernels, maps, mixers, modules, text
 from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.text import Text
 from starc.compiler.naming import identifier
@@ -213,6 +213,8 @@ class OperatorLowering:
             return mixers.LOWERINGS[value.op](self, value)
         if value.op in modules.LOWERINGS:
             return modules.LOWERINGS[value.op](self, value)
+        if value.op in maps.LOWERINGS:
+            return maps.LOWERINGS[value.op](self, value)
         if value.op == "apply":
             return dense.apply(self, value)
         if value.op == "gated_product":
@@ -232,10 +234,22 @@ class OperatorLowering:
             return text.negate(operands[0])
         if value.op == "scale":
             return text.infix("*", operands[0], Text(text.number(value.attribute("s"))))
+        if value.op in ("maximum", "minimum"):
+            return self._extreme(value, operands)
         pattern = catalog.ENTRIES[value.op].torch
         if not pattern:
             raise InternalError(f"operation '{value.op}' has no lowering")
         return text.template(pattern, operands, dict(value.attributes))
+
+    def _extreme(self, value: Value, operands: list[Text]) -> Text:
+        """max(a, b) or min(a, b); torch.clamp takes a number as its end, torch.maximum does not."""
+        literal = [self.values[i].op == "number" for i in value.inputs]
+        if any(literal):
+            if literal[0]:
+                operands.reverse()
+            end = "min" if value.op == "maximum" else "max"
+            return text.call("torch.clamp", operands[0], f"{end}={operands[1].code}")
+        return text.call(f"torch.{value.op}", *operands)
 
     def type(self, id: int) -> Feature | Constant:
         type_ = self.values[id].type

@@ -11,6 +11,8 @@ nonlinearity, so that `select` can read its structure.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from starc.compiler.ir import Model, Value
 from starc.compiler.passes.rewriting import Rewriter, rewrite
 from starc.compiler.types import Constant, Feature, Filter, Mixer
@@ -31,6 +33,8 @@ def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
             return inner.inputs[0] if inner.op == value.op else None
         case "multiply":
             return _multiply(r, value, *inputs)
+        case "ema":
+            return _average(r, value, inputs[0])
     return inputs[0] if _does_nothing(r, value, inputs) else _shape(r, value, inputs)
 
 
@@ -96,6 +100,27 @@ def _apply(r: Rewriter, value: Value, mixer: int, v: int) -> int | None:
         case "diagonal":
             return _product(r, value, m.inputs[0], v, heads)
     return None
+
+
+def _average(r: Rewriter, value: Value, x: int) -> int:
+    """ema(x): y_t = a y_{t-1} + (1 - a) x_t with a = sigmoid(p), a recurrence per channel."""
+    type_ = r.type(x)
+    assert isinstance(type_, Feature)
+    lanes = type_.heads * type_.channels
+    own = [r.operator.parameter(name) for name in value.parameters]
+    shape = {"heads": type_.heads, "channels": type_.channels, "init": own[0].init, "learned": True}
+    p = r.builder.emit("param", (), shape, value.span, "", own)
+
+    def split(id: int) -> int:
+        flat = r.emit("merge", (id,), value) if type_.heads > 1 else id
+        return r.emit("heads", (flat,), value, n=lanes) if lanes > 1 else flat
+
+    one = r.emit("number", (), value, value=Fraction(1))
+    rest = r.emit("sigmoid", (r.emit("negate", (p,), value),), value)
+    mixer = r.emit("semi_separable", (one, split(r.emit("sigmoid", (p,), value)), one), value)
+    y = r.emit("apply", (mixer, split(r.emit("multiply", (rest, x), value))), value)
+    y = r.emit("merge", (y,), value) if lanes > 1 else y
+    return y if type_.heads == 1 else r.emit("heads", (y,), value, n=type_.heads)
 
 
 def _is_score(r: Rewriter, mixer: int) -> bool:

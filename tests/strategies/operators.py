@@ -21,6 +21,7 @@ from starc.compiler.types import (
     apply_mixer,
     group_heads,
 )
+from tests.strategies.stages import bent, norm, smooth
 from tests.strategies.text import ATOM, MIX, PIPE, PRODUCT, SUM, UNARY, Draws, Piece
 from tests.strategies.written import BINDINGS, Formal, Written
 
@@ -125,7 +126,7 @@ class _Body:
                     options.append(f"rank = {self.varying('int', '2', '3')}")
                 case 5 if n % 2 == 0:
                     options += ["groups = 2", "bias = true"]
-            source = self.pipe(self.x, self.norm(1, self.width)) if draws.chance(6) else self.x
+            source = self.pipe(self.x, norm(draws, 1, self.width)) if draws.chance(6) else self.x
             flat = self.pipe(source, f"dense({' , '.join(options)})", Feature(1, n))
             if draws.chance(5):
                 flat = self.pipe(flat, self.causal_stage())
@@ -147,41 +148,16 @@ class _Body:
             "shift(2)",
         )
 
-    def norm(self, heads: int, channels: int) -> str:
-        """A normalisation that is well conditioned on so many channels."""
-        draws = self.draws
-        if channels < 3:
-            return "scale(0.7)"
-        options = draws.pick(
-            "", "weight = offset", "weight = own , bias = true", "weight = none , bias = false"
-        )
-        if heads == 1 and channels % 4 == 0 and channels > 4 and draws.chance(3):
-            return "groupnorm(groups = 2)"
-        name = draws.pick("rmsnorm", "layernorm", "groupnorm", "l2norm(0.001)")
-        if name == "l2norm(0.001)" or not options:
-            return str(name)
-        if name == "groupnorm" and not options.startswith("weight = none"):
-            return "groupnorm(eps = 1e-3)"
-        return f"{name}({options})"
-
-    def smooth(self) -> str:
-        return str(
-            self.draws.pick(
-                "silu", "gelu", "sigmoid", "tanh", "softplus", "gelu(approximate = tanh)", "elu1",
-                "sin", "cos", "logsigmoid", "square", "gelu(tanh)",
-            )
-        )  # fmt: skip
-
     def stage(self, piece: Piece) -> Piece:
         """The piece through a stage that keeps its type."""
         draws, type_ = self.draws, piece.type
         assert isinstance(type_, Feature)
         h, d = type_.heads, type_.channels
-        match draws.below(12):
+        match draws.below(14):
             case 0 | 1:
-                return self.pipe(piece, self.smooth())
+                return self.pipe(piece, smooth(draws))
             case 2:
-                return self.pipe(piece, self.norm(h, d))
+                return self.pipe(piece, norm(draws, h, d))
             case 3:
                 return self.pipe(piece, self.causal_stage())
             case 4:
@@ -202,6 +178,8 @@ class _Body:
             case 10:  # the kink stays where no token stands by construction (zeros of a shift)
                 lifted = self.binary("+", piece, Piece("0.1", ATOM, Constant(1, 1)), type_)
                 return self.pipe(lifted, draws.pick("relu", "relu2", "abs"))
+            case 11 | 12:
+                return self.pipe(piece, bent(draws, d))
         return self.pipe(piece, "tanh")
 
     # --- features -------------------------------------------------------------------------------
@@ -221,7 +199,7 @@ class _Body:
 
     def _feature(self, h: int, d: int, depth: int) -> Piece:
         draws = self.draws
-        match draws.below(11):
+        match draws.below(13):
             case 0 | 1 | 2:
                 return self.projection(h, d)
             case 3 | 4 | 5:
@@ -248,8 +226,24 @@ class _Body:
             case 10 if h % 2 == 0:
                 few = self.feature(h // 2, d, depth - 1)
                 return self.pipe(few, "repeat(2)", Feature(h, d))
+            case 11:
+                left, right = self.feature(h, d, depth - 1), self.operand(h, d)
+                name = draws.pick("max", "min")
+                return Piece(f"{name}({left.text} , {right.at(SUM)} + 0.07)", ATOM, Feature(h, d))
+            case 12:
+                return self.mapped(h, d, depth - 1)
         negated = self.feature(h, d, depth - 1)
         return Piece(f"-{negated.at(UNARY)}", UNARY, Feature(h, d))
+
+    def mapped(self, h: int, d: int, depth: int) -> Piece:
+        """F[h, d] as the result of a map that adds channels, where one does."""
+        options = [(d - 1, "taylor(order = 1)")] if d > 1 else []
+        options += [(n, "taylor") for n in (1, 2, 3) if 1 + n + n * (n + 1) // 2 == d]
+        options += [(d // 2, stage) for stage in ("hedgehog", "hedgehog(exp)") if d % 2 == 0]
+        if not options:
+            return self.projection(h, d)
+        channels, stage = self.draws.pick(*options)
+        return self.pipe(self.feature(h, channels, depth), stage, Feature(h, d))
 
     def operand(self, h: int, d: int) -> Piece:
         """Something that broadcasts against F[h, d]."""
@@ -271,7 +265,7 @@ class _Body:
         )  # fmt: skip
         text = f"param({self.whole(h)} , {self.whole(d)}{init})"
         piece = Piece(text, ATOM, Constant(h, d))
-        return self.pipe(piece, self.smooth()) if self.draws.chance(3) else piece
+        return self.pipe(piece, smooth(self.draws)) if self.draws.chance(3) else piece
 
     def positive(self, h: int, d: int) -> Piece:
         """A feature well above zero."""
@@ -485,7 +479,7 @@ class _Body:
         """A gated product or a plain pair of dense maps, as wide as the call says."""
         hidden = self.varying("int", "6", "16", "multiple(8/3 * width, 4)")
         up, gate = (self.pipe(self.x, f"dense({hidden})", Feature(1, 0)) for _ in range(2))
-        gate = self.bind(self.pipe(gate, self.smooth()))
+        gate = self.bind(self.pipe(gate, smooth(self.draws)))
         up = self.bind(up)
         y = self.draws.pick(
             self.binary("*", gate, up, up.type),

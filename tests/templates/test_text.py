@@ -60,9 +60,11 @@ FUNCTIONS = (
             "long_convolution",
             "toeplitz_matrix",
             "visible",
+            "quick_gelu",
         )
     ),
     FunctionPlan("sinusoidal", "sinusoidal", (("width", 768),)),
+    *(FunctionPlan("taylor", "taylor", (("order", order),)) for order in (1, 2)),
     FunctionPlan("implicit_filter", "ImplicitFilter"),
     FunctionPlan("rotary_tables", "rotary_tables", (("dims", 128), ("theta", 500_000.0))),
     *(
