@@ -5,8 +5,9 @@ Owns: value numbering, and the names of parameters. Refuses: the text of the pro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starc.compiler.catalog import ENTRIES
@@ -16,14 +17,34 @@ from starc.compiler.types import Type
 from starc.grammar.source import Span
 
 
+@dataclass
+class _Made:
+    """What one stage of a binding made: values with parameters, and values to be labelled, each
+    with the name that it has inside of the stage (the empty string outside of called operators)."""
+
+    stage: str
+    parameters: list[tuple[int, tuple[Parameter, ...], str]] = field(default_factory=list)
+    labels: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass
+class _Frame:
+    """An operator whose body is being resolved: what the binding at hand made so far, what the
+    bindings before it made, and the names that they took."""
+
+    stages: list[_Made] = field(default_factory=list)
+    made: _Made = field(default_factory=lambda: _Made(""))
+    names: Names = field(default_factory=Names)
+
+
 class Builder:
     """Values under construction, for the resolver and every pass that rewrites an operator."""
 
     def __init__(self) -> None:
         self.values: list[Value] = []
         self.parameters: dict[str, Parameter] = {}
-        self._unnamed: list[tuple[int, tuple[Parameter, ...]]] = []
-        self._names = Names()
+        self._frames = [_Frame()]
+        self._labels: set[str] = set()
 
     def type(self, id: int) -> Type:
         return self.values[id].type
@@ -51,7 +72,7 @@ class Builder:
         if parameters is not None:
             self.parameters.update({p.name: p for p in parameters})
         elif specs := entry.parameters(types, arguments):
-            self._unnamed.append((id, specs))
+            self._frames[-1].stages.append(_Made(op, [(id, specs, "")]))
         self.values.append(value)
         return id
 
@@ -61,26 +82,66 @@ class Builder:
         self.parameters.update((p.name, p) for p in parameters)
         return len(self.values) - 1
 
+    @contextmanager
+    def called(self, operator: str) -> Iterator[None]:
+        """Resolve the body of an operator that stands as a stage: what it names is named after the
+        binding that it is part of."""
+        self._frames.append(_Frame())
+        try:
+            yield
+        finally:
+            made = self._frames.pop().made
+        made.stage = operator
+        self._frames[-1].stages.append(made)
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Names that values of called operators may not be labelled with."""
+        self._labels.update(names)
+
     def name_parameters(self, binding: str) -> None:
         """Name the parameters that a binding's expression created: after the binding when one stage
-        of it has parameters, else after the binding and the stage (`C_dense`, `C_conv`)."""
-        for id, specs in self._unnamed:
-            wanted = binding
-            if len(self._unnamed) > 1:
-                wanted = f"{binding}_{self.values[id].op}"
-            base = self._names.take(wanted)
-            named = [replace(p, name=base + p.name) for p in specs]
+        of it has parameters, else after the binding and the stage (`C_dense`, `C_conv`). Those of a
+        called operator have their names there behind it (`a_mha_C`)."""
+        frame = self._frames[-1]
+        several = sum(bool(made.parameters) for made in frame.stages) > 1
+        for made in frame.stages:
+            base = f"{binding}_{made.stage}" if several or not made.parameters else binding
+            base = frame.names.take(base) if made.parameters else base
+            for id, specs, inner in made.parameters:
+                name = frame.names.take(f"{base}_{inner}") if inner else base
+                frame.made.parameters.append((id, specs, name))
+            frame.made.labels += [(id, f"{base}_{inner}") for id, inner in made.labels]
+        frame.stages.clear()
+        if len(self._frames) == 1:
+            self._settle(frame.made)
+
+    def _settle(self, made: _Made) -> None:
+        """Give the values of the outermost operator their names."""
+        for id, specs, name in made.parameters:
+            named = [replace(p, name=name + p.name) for p in specs]
             self.parameters.update({p.name: p for p in named})
             self.values[id] = replace(self.values[id], parameters=tuple(p.name for p in named))
-        self._unnamed.clear()
+        for id, wanted in made.labels:
+            if not self.values[id].name:
+                name, number = wanted, 1
+                while name in self._labels:
+                    number += 1
+                    name = f"{wanted}_{number}"
+                self._labels.add(name)
+                self.values[id] = replace(self.values[id], name=name)
+        made.parameters.clear()
+        made.labels.clear()
 
     def discard_unnamed(self) -> None:
         """Forget parameters of an expression that failed half-way."""
-        self._unnamed.clear()
+        self._frames[-1].stages.clear()
 
     def label(self, id: int, name: str) -> None:
         """Remember that a value completes a binding; the first binding of a value keeps it."""
-        if not self.values[id].name:
+        if len(self._frames) > 1:
+            if name != "y":  # the caller's binding names that
+                self._frames[-1].made.labels.append((id, name))
+        elif not self.values[id].name:
             self.values[id] = replace(self.values[id], name=name)
 
 

@@ -218,14 +218,18 @@ class _Freezer:
 
 
 def calmed(operator: Operator, depth: int) -> tuple[Parameter, ...]:
-    """The operator's parameters in a model of that depth: the projection that writes y starts
-    smaller by sqrt(depth), so that the variance of the stream does not grow with depth (GPT-2)."""
-    y = operator.values[dict(operator.outputs)["y"]]
-    if y.op != "dense":
-        return operator.parameters
-    weight = [name for name in y.parameters if name.endswith(".weight")][-1]
+    """The operator's parameters in a model of that depth: the projections that y is the sum of
+    start smaller by sqrt(depth), so that the variance of the stream does not grow with depth
+    (GPT-2)."""
+    stack, weights = [dict(operator.outputs)["y"]], set()
+    while stack:
+        value = operator.values[stack.pop()]
+        if value.op in ("add", "subtract"):
+            stack += value.inputs
+        elif value.op == "dense":
+            weights.add([name for name in value.parameters if name.endswith(".weight")][-1])
     return tuple(
-        replace(p, init=(p.init[0], p.init[1] * depth**-0.5)) if p.name == weight else p
+        replace(p, init=(p.init[0], p.init[1] * depth**-0.5)) if p.name in weights else p
         for p in operator.parameters
     )
 

@@ -6,7 +6,6 @@ Owns: what an expression means, and every diagnostic about one. Refuses: the bac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -14,11 +13,13 @@ from starc.compiler import catalog, numbers
 from starc.compiler.arguments import MAX_SIZE, bind, check_tensor_number, signature, size_of
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Entry, Role
-from starc.compiler.faults import error, fail, hole_error, not_yet, not_yet_operator
+from starc.compiler.faults import error, fail, hole_error, not_yet
 from starc.compiler.numbers import Numeric
+from starc.compiler.results import Opened, Poison, Poisoned, Ref, Result, member
 from starc.compiler.types import Filter, Mixer, Problem, describe
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
+from starc.grammar.library import where_declared
 from starc.grammar.source import Span
 
 RESERVED = {
@@ -34,45 +35,39 @@ MAX_MIXER_PARTS = 100
 """Constructors, stages and operators that one mixer may be made of."""
 
 
-@dataclass(frozen=True)
-class Ref:
-    """A value of the operator under construction."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Poison:
-    """The result of a binding that failed: whatever reads it stays silent."""
-
-
-class Poisoned(Exception):
-    """Raised on reading a failed binding, so that one fault gives one diagnostic."""
-
-
-Result = Numeric | Ref
+Stage = Callable[[str, int, tuple[nodes.Argument, ...], Span, Span], Ref]
+"""(name of an operator, operand, arguments, place of the name, place of the call) -> value."""
 
 
 class Expressions:
     """Evaluates expressions of one operator into a Builder.
 
     `numbers_` are the compile-time numbers in scope (width, layer, parameters ...); `names` maps
-    bindings to their results. `read` records the names that were used.
+    bindings to their results. `read` records the names that were used. `stage` resolves one of the
+    `operators` (asked for only then) that stands as a stage; `opened` holds, by the value that it
+    gave, the names inside of it.
     """
 
     def __init__(
         self,
         builder: Builder,
         numbers_: Mapping[str, Numeric],
-        operators: Mapping[str, object],
+        operators: Callable[[], Mapping[str, nodes.Operator]],
         later: Mapping[str, Span],
+        stage: Stage | None = None,
     ) -> None:
         self.builder = builder
         self.names: dict[str, Result | Poison] = dict(numbers_)
         self.read: set[str] = set()
-        self._operators = operators
+        self.opened: dict[int, Opened] = {}
+        self._find_operators = operators
+        self._call_operator = stage
         self._later = later
         self._parts: dict[int, int] = {}
+
+    @property
+    def operators(self) -> Mapping[str, nodes.Operator]:
+        return self._find_operators()
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -101,13 +96,12 @@ class Expressions:
                     hint="strings may stand first in an operator or model, and nowhere else.",
                 )
             case nodes.Member():
-                raise error(
-                    "unknown-name",
-                    f"'{expr.unit}.{expr.name}' is a feature of another unit.",
-                    expr.span,
-                    "not visible in an operator",
-                    "declare a parameter 'f: feature' and pass the feature in the backbone.",
+                whole = (
+                    self._name(nodes.Name(expr.unit, span=expr.span))
+                    if expr.unit in self.names
+                    else None
                 )
+                return member(expr, whole, self.opened)
 
     def number(self, expr: nodes.Expr, what: str) -> Numeric:
         """An expression that must be a compile-time number."""
@@ -337,6 +331,8 @@ class Expressions:
     ) -> Result:
         entry = catalog.find_stage(name, self.builder.type(operand))
         if entry is None:
+            if self._call_operator and name not in self.names and name in self.operators:
+                return self._call_operator(name, operand, arguments, name_span, span)
             raise self._no_such_stage(name, name_span)
         attributes = self.bind(entry, arguments, span)
         if entry.op in ("mixer_softmax", "normalize") and self._is_mixer(Ref(operand)):
@@ -346,8 +342,6 @@ class Expressions:
     def _no_such_stage(self, name: str, span: Span) -> StarError:
         if name in catalog.PLANNED:
             return not_yet(name, span)
-        if name in self._operators:
-            return not_yet_operator(name, span)
         if name in self.names:
             return error(
                 "wrong-type",
@@ -368,7 +362,7 @@ class Expressions:
             f"there is no stage '{name}'.",
             span,
             "unknown",
-            suggest(name, [*known, *self._operators]),
+            where_declared(name) or suggest(name, [*known, *self.operators]),
         )
 
     def _call(self, expr: nodes.Call) -> Result:
@@ -400,9 +394,17 @@ class Expressions:
             return self._stage(name, expr.name_span, operand, expr.arguments[1:], expr.span)
         if name in catalog.PLANNED:
             raise not_yet(name, expr.name_span)
-        if name in self._operators:
-            raise not_yet_operator(name, expr.name_span)
-        known = [*catalog.NAMES, *numbers.FUNCTIONS, *self._operators]
+        if name in self.operators and self._call_operator:
+            if not positional or expr.arguments[0].name is not None:
+                raise error(
+                    "wrong-argument",
+                    f"'{name}' is an operator and needs a feature to act on.",
+                    expr.span,
+                    hint=f"write x |> {name}(...).",
+                )
+            operand = self.value(positional[0].value)
+            return self._stage(name, expr.name_span, operand, expr.arguments[1:], expr.span)
+        known = [*catalog.NAMES, *numbers.FUNCTIONS, *self.operators]
         raise error(
             "unknown-name",
             f"there is no function '{name}'.",

@@ -44,15 +44,6 @@ def not_yet(name: str, span: Span) -> StarError:
     )
 
 
-def not_yet_operator(name: str, span: Span) -> StarError:
-    return error(
-        "not-yet-supported",
-        f"'{name}' is an operator; operators as stages cannot be built yet.",
-        span,
-        hint="use it as a unit of the backbone.",
-    )
-
-
 def hole_error(hole: nodes.Hole) -> StarError:
     return error(
         "hole-left",

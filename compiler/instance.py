@@ -1,28 +1,31 @@
 """One operator for given arguments: its parameters, its bindings from top to bottom, its output.
 
-Owns: the body of an operator as a whole, calls of operators, and warnings about what is never read.
-Refuses: expressions (expressions.py) and where the operator stands in the backbone.
+An operator that stands as a stage is resolved into the values of the operator that calls it: its x
+is the operand, its width the operand's channels.
+
+Owns: the body of an operator as a whole, operators as stages, and warnings about what is never
+read. Refuses: expressions (expressions.py) and where the operator stands in the backbone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
-from starc.compiler.arguments import count_words, size_of
 from starc.compiler.builder import Builder
-from starc.compiler.expressions import RESERVED, Expressions, Poison, Poisoned, Ref
-from starc.compiler.faults import duplicate, error
+from starc.compiler.calls import Surroundings, check_kind, in_call, match_arguments
+from starc.compiler.expressions import RESERVED, Expressions
+from starc.compiler.faults import duplicate, error, fail
 from starc.compiler.ir import Attribute
 from starc.compiler.memo import Body
 from starc.compiler.numbers import Numeric
+from starc.compiler.results import Opened, Poison, Poisoned, Ref, Result
 from starc.compiler.sharing import Features
-from starc.compiler.types import Feature, describe
+from starc.compiler.types import Constant, Feature, Problem, describe
 from starc.grammar import nodes
-from starc.grammar.errors import Diagnostic, StarError, suggest
+from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.source import Span
-
-_SMALLEST_INTEGER = -(2**31)
 
 
 @dataclass(frozen=True)
@@ -34,114 +37,48 @@ class Request:
     features: Features
 
 
-def instantiate(
-    request: Request,
-    scope: Mapping[str, Numeric],
-    width: int,
-    operators: Mapping[str, nodes.Operator],
-    warn: Callable[[Diagnostic], None],
-) -> Body:
-    """The operator's body. `scope` are the numbers known everywhere (width, layer, ...).
+def instantiate(request: Request, around: Surroundings) -> Body:
+    """The operator's body.
 
     Raises StarError with every fault of the body, or Poisoned when they are known already.
     """
-    return _Instance(request, scope, width, operators, warn).resolve()
-
-
-def match_arguments(call: nodes.Call, node: nodes.Operator) -> dict[str, nodes.Argument]:
-    """The arguments of a call by the parameter that each is for."""
-    declared = {p.name: p for p in node.parameters}
-    given: dict[str, nodes.Argument] = {}
-    for position, argument in enumerate(call.arguments):
-        name = argument.name
-        if name is None:
-            if position >= len(node.parameters):
-                raise error(
-                    "wrong-argument",
-                    f"'{node.name}' takes {count_words(len(declared))}, not {len(call.arguments)}.",
-                    argument.span,
-                    "one too many",
-                    operator_signature(node),
-                )
-            name = node.parameters[position].name
-        if name not in declared:
-            raise error(
-                "wrong-argument",
-                f"'{node.name}' has no parameter '{name}'.",
-                argument.span,
-                "unknown",
-                suggest(name, declared) or operator_signature(node),
-            )
-        if name in given:
-            raise error(
-                "wrong-argument",
-                f"'{node.name}' is given '{name}' twice.",
-                argument.span,
-                hint=operator_signature(node),
-            )
-        given[name] = argument
-    for parameter in node.parameters:
-        if parameter.name not in given and parameter.default is None:
-            raise error(
-                "wrong-argument",
-                f"'{node.name}' needs '{parameter.name}'.",
-                call.span,
-                f"'{parameter.name}' missing",
-                operator_signature(node),
-            )
-    return given
-
-
-def check_kind(
-    number: Numeric, parameter: nodes.Parameter, node: nodes.Operator, span: Span
-) -> None:
-    """Refuse a fraction for a parameter declared `int`."""
-    if parameter.kind == "int":
-        size_of(number, f"'{parameter.name}' of '{node.name}'", span, smallest=_SMALLEST_INTEGER)
-
-
-def operator_signature(node: nodes.Operator) -> str:
-    """How an operator is called, for hints."""
-    shown = [
-        p.name
-        + (f": {p.kind}" if p.kind else "")
-        + (f" = {p.default.span.text}" if p.default else "")
-        for p in node.parameters
-    ]
-    return f"{node.name}({', '.join(shown)})"
+    return _Instance(request.node, around, request.features).resolve(request.arguments)
 
 
 class _Instance:
+    """An operator under construction: that of a unit, or one called inside of it by `caller`."""
+
     def __init__(
         self,
-        request: Request,
-        scope: Mapping[str, Numeric],
-        width: int,
-        operators: Mapping[str, nodes.Operator],
-        warn: Callable[[Diagnostic], None],
+        node: nodes.Operator,
+        around: Surroundings,
+        features: Features,
+        caller: _Instance | None = None,
     ) -> None:
-        self.node, self.given, self.features = request.node, request.arguments, request.features
-        self.width, self.warn = width, warn
-        self.builder = Builder()
-        self.places = {p.name: p.span for p in reversed(self.node.parameters)}
-        later = {b.name: b.name_span for b in reversed(self.node.body)}
-        self.expressions = Expressions(self.builder, scope, operators, later)
+        self.node, self.around, self.features, self.caller = node, around, features, caller
+        self.builder: Builder = caller.builder if caller else Builder()
+        self.given: Mapping[str, Result] = {}
+        self.places = {p.name: p.span for p in reversed(node.parameters)}
+        later = {b.name: b.name_span for b in reversed(node.body)}
+        numbers, scope = around.numbers, around.scope
+        self.expressions = Expressions(
+            self.builder, numbers, lambda: scope(node), later, self._stage
+        )
         self.failed: list[Diagnostic] = []
+        self.uses: set[str] = caller.uses if caller else set()
+        self.calls: dict[str, nodes.Operator] = caller.calls if caller else {}
 
-    def resolve(self) -> Body:
+    @property
+    def width(self) -> Fraction:
+        return Fraction(self.around.numbers["width"])
+
+    def resolve(self, given: Mapping[str, Numeric]) -> Body:
+        """The body of a unit's operator."""
+        self.given = given
+        self.builder.reserve(["x", *self.places, *(b.name for b in self.node.body)])
         arguments = self._parameters()
-        shape = {"name": "x", "heads": 1, "channels": self.width}
-        x = self.builder.emit("input", (), shape, self.node.span)
-        self.expressions.names["x"] = Ref(x)
-        bindings: dict[str, int] = {}
-        for binding in self.node.body:
-            if self._has_meaning(binding.name):
-                first = self.places.get(binding.name)
-                self._duplicate(binding.name, binding.name_span, first)
-                self.expressions.names.setdefault(binding.name, Poison())
-                continue
-            self.places[binding.name] = binding.name_span
-            self._bind(binding, bindings)
+        shape = {"name": "x", "heads": 1, "channels": int(self.width)}
+        bindings = self._body(self.builder.emit("input", (), shape, self.node.span))
         self._check_output(bindings)
         if self.failed:
             raise StarError(self.failed)
@@ -152,8 +89,143 @@ class _Instance:
             tuple(self.builder.values),
             bindings,
             dict(self.builder.parameters),
-            frozenset(self.expressions.read),
+            frozenset(self.uses | self.expressions.read),
+            tuple(self.calls.items()),
         )
+
+    def _body(self, x: int) -> dict[str, int]:
+        """Resolve all bindings; the values of those that are no numbers."""
+        self.expressions.names["x"] = Ref(x)
+        bindings: dict[str, int] = {}
+        for binding in self.node.body:
+            if self._has_meaning(binding.name):
+                first = self.places.get(binding.name)
+                self._duplicate(binding.name, binding.name_span, first)
+                self.expressions.names.setdefault(binding.name, Poison())
+                continue
+            self.places[binding.name] = binding.name_span
+            self._bind(binding, bindings)
+        return bindings
+
+    # --- operators as stages ---------------------------------------------------------------------
+
+    def _stage(
+        self,
+        name: str,
+        operand: int,
+        arguments: tuple[nodes.Argument, ...],
+        name_span: Span,
+        span: Span,
+    ) -> Ref:
+        """`operand |> name(arguments)` for an operator of that name."""
+        node = self.expressions.operators[name]
+        if self.around.operators.get(name) is node:
+            self.calls[name] = node
+        self._check_depth(node, name_span)
+        type_ = self.builder.type(operand)
+        if not isinstance(type_, Feature) or type_.heads > 1:
+            raise self._wrong_operand(node, operand, name_span)
+        given = self._arguments(match_arguments(arguments, node, span), node)
+        numbers = {**self.around.numbers, "width": Fraction(type_.channels)}
+        inner = _Instance(node, replace(self.around, numbers=numbers), {}, self)
+        try:
+            with self.builder.called(name):
+                return inner.call(given, operand)
+        except StarError as failure:
+            raise in_call(failure, span, node, always=True) from None
+
+    def call(self, given: Mapping[str, Result], operand: int) -> Ref:
+        """The value that the operator makes of an operand, in the values of its caller."""
+        self.given = given
+        self._parameters()
+        bindings = self._body(operand)
+        self._check_output(bindings)
+        if self.failed:
+            raise StarError(self.failed)
+        if isinstance(self.expressions.names["y"], Poison):
+            raise Poisoned
+        self._warn()
+        self.uses |= self.expressions.read
+        y = Ref(bindings["y"])
+        assert self.caller is not None
+        self.caller.expressions.opened[y.id] = Opened(self.node, self.expressions.names)
+        return y
+
+    def _check_depth(self, node: nodes.Operator, span: Span) -> None:
+        """Refuse an operator that calls itself, and operators in operators without end."""
+        around: list[nodes.Operator] = []
+        instance: _Instance | None = self
+        while instance is not None:
+            around.append(instance.node)
+            instance = instance.caller
+        if node in around:
+            path = [n.name for n in reversed(around[: around.index(node) + 1])]
+            raise error(
+                "recursive-operator",
+                f"operator '{node.name}' calls itself: {' -> '.join([*path, node.name])}.",
+                span,
+                "again",
+                "an operator as a stage is written out; 'repeat' and 'loop' apply units again.",
+            )
+        limits = self.around.limits
+        if len(around) > limits.depth:
+            raise error(
+                "calls-too-deep",
+                f"operators call operators more than {limits.depth} deep.",
+                span,
+                hint="raise the limit with --max-depth.",
+            )
+        if len(self.builder.values) > limits.values:
+            raise error(
+                "operator-too-large",
+                f"operator '{around[-1].name}' has more than {limits.values:,} values "
+                "when the operators that it calls are written out.",
+                span,
+                hint="raise the limit with --max-values.",
+            )
+
+    def _wrong_operand(self, node: nodes.Operator, operand: int, span: Span) -> StarError:
+        type_ = self.builder.type(operand)
+        if isinstance(type_, Feature):
+            return error(
+                "heads-not-merged",
+                f"'{node.name}' works on all channels, but its input {type_} is split into heads.",
+                span,
+                f"{type_.heads} heads of {type_.channels} channels",
+                "put 'merge' before it.",
+            )
+        return error(
+            "wrong-type",
+            f"operator '{node.name}' needs a feature, not a {describe(type_)}.",
+            span,
+            f"given a {describe(type_)}",
+        )
+
+    def _arguments(
+        self, given: Mapping[str, nodes.Argument], node: nodes.Operator
+    ) -> dict[str, Result]:
+        """Arguments of an operator that stands as a stage: numbers, and features of this one."""
+        declared = {p.name: p for p in node.parameters}
+        found: dict[str, Result] = {}
+        for name, argument in given.items():
+            span = argument.value.span
+            if declared[name].kind != "feature":
+                number = self.expressions.number(argument.value, f"'{name}' of '{node.name}'")
+                check_kind(number, declared[name], node, span)
+                found[name] = number
+                continue
+            found[name] = result = self.expressions.evaluate(argument.value)
+            type_ = self.builder.type(result.id) if isinstance(result, Ref) else None
+            if type_ and not isinstance(type_, Feature | Constant):
+                problem = Problem(
+                    "wrong-type",
+                    f"'{name}' of '{node.name}' must be a feature, not a {describe(type_)}.",
+                    f"this is a {describe(type_)}",
+                )
+                raise fail(problem, span)
+        return found
+
+    # --- parameters and bindings ------------------------------------------------------------------
 
     def _has_meaning(self, name: str) -> bool:
         return name in self.expressions.names or (name in RESERVED and name != "y")
@@ -174,7 +246,9 @@ class _Instance:
             elif name in self.features:
                 names[name] = self._input(name)
             elif name in self.given:
-                names[name] = arguments[name] = self.given[name]
+                names[name] = given = self.given[name]
+                if not isinstance(given, Ref):
+                    arguments[name] = given
             elif (value := self._default(parameter)) is not None:
                 names[name] = arguments[name] = value
             else:
@@ -252,9 +326,9 @@ class _Instance:
             return
         if isinstance(names["y"], Poison):
             return
-        wanted = Feature(1, self.width)
+        wanted = Feature(1, int(self.width))
         type_ = self.builder.type(bindings["y"]) if "y" in bindings else None
-        if type_ == wanted:
+        if type_ == wanted or (self.caller and isinstance(type_, Feature)):
             return
         found = f"a {describe(type_)}" if type_ else "a number"
         hint = "y = T @ V |> dense(width), for example."
@@ -266,7 +340,8 @@ class _Instance:
         self.failed.append(
             Diagnostic(
                 "wrong-output",
-                f"y of operator '{node.name}' must be a feature {wanted}, not {found}.",
+                f"y of operator '{node.name}' must be a feature"
+                f"{'' if self.caller else f' {wanted}'}, not {found}.",
                 next(b.value.span for b in node.body if b.name == "y"),
                 f"this is {found}",
                 hint,
@@ -279,7 +354,7 @@ class _Instance:
         found += [(p.name, p.span, "parameter") for p in self.node.parameters]
         for name, span, what in found:
             if name not in read:
-                self.warn(
+                self.around.warn(
                     Diagnostic(
                         "unread-binding",
                         f"{what} '{name}' of operator '{self.node.name}' is never read.",

@@ -20,7 +20,10 @@ from starc.grammar import nodes
 
 @dataclass(frozen=True)
 class Body:
-    """A resolved operator before its outputs are chosen. `uses` are the names that it read."""
+    """A resolved operator before its outputs are chosen.
+
+    `uses` are the names that it read, `calls` the operators of the program that it called.
+    """
 
     node: nodes.Operator
     arguments: tuple[tuple[str, Attribute], ...]
@@ -28,6 +31,7 @@ class Body:
     bindings: Mapping[str, int]
     parameters: Mapping[str, Parameter]
     uses: frozenset[str]
+    calls: tuple[tuple[str, nodes.Operator], ...] = ()
 
 
 Key = tuple[object, ...]

@@ -19,6 +19,8 @@ class Limits:
     parameters: int = 10**12
     characters: int = 1_000_000
     nesting: int = 100
+    depth: int = 50
+    values: int = 10_000
 
 
 @dataclass(frozen=True)

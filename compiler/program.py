@@ -17,7 +17,7 @@ from starc.compiler.options import Limits, Options
 from starc.compiler.settings import SETTINGS, unknown_setting
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
-from starc.grammar.library import find_use
+from starc.grammar.library import find_use, whole_file
 from starc.grammar.parser import parse
 from starc.grammar.source import Source, Span
 
@@ -132,6 +132,22 @@ def _used(use: nodes.Use, source: Source, limits: Limits) -> nodes.Operator:
             suggest(name, declared) or f"it has {', '.join(declared) or 'none'}.",
         )
     return declared[name]
+
+
+@lru_cache(maxsize=256)
+def file_scope(source: Source, limits: Limits) -> Mapping[str, nodes.Operator]:
+    """The operators that the operators of a file may call: its own, and those that it uses.
+
+    `source` may hold one operator of a file of the standard library alone. Raises StarError for a
+    `use` that names nothing.
+    """
+    program = _parsed(whole_file(source), limits)
+    found = {d.name: d for d in program.declarations if isinstance(d, nodes.Operator)}
+    for declaration in program.declarations:
+        if isinstance(declaration, nodes.Use):
+            operator = _used(declaration, program.source, limits)
+            found.setdefault(operator.name, operator)
+    return found
 
 
 def choose_model(linked: Linked, options: Options) -> nodes.Model:

@@ -7,12 +7,12 @@ operators (instance.py), expressions (expressions.py), reading files and optimis
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 
 from starc.compiler import catalog
 from starc.compiler.arguments import one_of, size_of
 from starc.compiler.builder import Builder
+from starc.compiler.calls import Surroundings, check_kind, in_call, match_arguments
 from starc.compiler.drafts import (
     Draft,
     DraftLayer,
@@ -25,15 +25,16 @@ from starc.compiler.drafts import (
     label_span,
     labels_of,
 )
-from starc.compiler.expressions import Expressions, Poisoned
+from starc.compiler.expressions import Expressions
 from starc.compiler.faults import duplicate, error, hole_error, not_yet, word_span
 from starc.compiler.holes import holes_left, walk
-from starc.compiler.instance import Request, check_kind, instantiate, match_arguments
+from starc.compiler.instance import Request, instantiate
 from starc.compiler.ir import Model, Residual
 from starc.compiler.memo import Body, Memo
 from starc.compiler.naming import MODEL_ATTRIBUTES, NORM_SUFFIXES, Names
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
+from starc.compiler.results import Poisoned
 from starc.compiler.settings import Settings, resolve_residual, resolve_settings
 from starc.compiler.sharing import Features, find_unit, reused, shared, take
 from starc.grammar import nodes
@@ -189,7 +190,7 @@ class Resolver:
         return size_of(number, what, layer.count.span, smallest=smallest)
 
     def _expressions(self, scope: Mapping[str, Numeric]) -> Expressions:
-        return Expressions(Builder(), scope, self.operators, {})
+        return Expressions(Builder(), scope, lambda: self.operators, {})
 
     def _layers(
         self, body: tuple[nodes.Layer, ...], scope: Scope, residual: Residual
@@ -383,13 +384,14 @@ class Resolver:
         """The body of a call, and the features that its arguments name."""
         given = (self._context, *((name, feature.type) for name, feature in taken.items()))
         place = (layer, self.numbers["depth"])
-        if known := self.memo.call(call, node, given, place):
+        known = self.memo.call(call, node, given, place)
+        if known and self._calls_the_same(known):
             return known, {}
         arguments, features, read = self._arguments(call, node, scope, layer)
         try:
             body = self._body(Request(node, arguments, {**features, **taken}), layer)
         except StarError as failure:
-            raise _in_call(failure, call, node) from None
+            raise in_call(failure, call.span, node) from None
         if not features:
             depends = not _PLACE.isdisjoint(read) or not _PLACE.isdisjoint(body.uses)
             self.memo.keep_call(call, body, given, place if depends else None)
@@ -404,7 +406,7 @@ class Resolver:
         expressions = self._expressions(scope_)
         numbers: dict[str, Numeric] = {}
         features: Features = {}
-        for name, argument in match_arguments(call, node).items():
+        for name, argument in match_arguments(call.arguments, node, call.span).items():
             value = argument.value
             if not isinstance(value, nodes.Member):
                 numbers[name] = expressions.number(value, f"'{name}' of '{node.name}'")
@@ -430,41 +432,29 @@ class Resolver:
         for k in (key, here):
             if k in self._failed:
                 raise Poisoned
-            if k in self.memo.bodies:
-                return self.memo.bodies[k]
-        scope = {**self.numbers, "layer": Fraction(layer)}
+            known = self.memo.bodies.get(k)
+            if known and self._calls_the_same(known):
+                return known
+        numbers = {**self.numbers, "layer": Fraction(layer)}
+        around = Surroundings(
+            numbers, self.operators, self.model.name_span.source, self.limits, self.warn
+        )
         try:
-            body = instantiate(request, scope, self.settings.width, self.operators, self.warn)
+            body = instantiate(request, around)
         except (StarError, Poisoned):
             self._failed.add(key)
             raise
         place = () if _PLACE.isdisjoint(body.uses) else here[-2:]
         # A default that is written out makes no difference.
-        full = (id(request.node), body.arguments, types, self._context, "full", *place)
+        called = tuple(id(node) for _, node in body.calls)
+        full = (id(request.node), body.arguments, types, self._context, called, "full", *place)
         body = self.memo.bodies.setdefault(full, body)
         self.memo.bodies[(*key, *place)] = body
         return body
 
-
-_VALUES = frozenset(
-    "bad-number bad-size heads-not-divisible number-too-large shape-mismatch width-not-divisible "
-    "wrong-output".split()
-)
-"""Faults of a body that depend on what it was called with."""
-
-
-def _in_call(failure: StarError, call: nodes.Call, node: nodes.Operator) -> StarError:
-    """Faults of a body with the call that made it, where the body alone does not show why."""
-    place = (call.span, f"in this call of '{node.name}'")
-    foreign = node.span.source is not call.span.source
-
-    def explained(d: Diagnostic) -> Diagnostic:
-        in_body = d.span is not None and d.span.source is node.span.source
-        if in_body and (foreign or (node.parameters and d.code in _VALUES)):
-            return replace(d, related=(*d.related, place))
-        return d
-
-    return StarError(map(explained, failure.diagnostics))
+    def _calls_the_same(self, body: Body) -> bool:
+        """Whether the operators that a remembered body called are what their names mean here."""
+        return all(self.operators.get(name) is node for name, node in body.calls)
 
 
 def resolve_model(

@@ -133,7 +133,7 @@ def _set(
     name, expr = setting.name, setting.value
     if isinstance(expr, nodes.Hole):
         raise hole_error(expr)
-    expressions = Expressions(Builder(), scope, {}, later)
+    expressions = Expressions(Builder(), scope, dict, later)
     if name in SIZES:
         number = expressions.number(expr, f"'{name}'")
         setattr(settings, name, size_of(number, f"'{name}'", expr.span))
@@ -214,7 +214,9 @@ def resolve_norm(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Norm:
             "wrong-argument", f"this must be a norm: {one_of(NORMS)}.", expr.span, hint=near
         )
     arguments = expr.arguments if isinstance(expr, nodes.Call) else ()
-    bound = Expressions(Builder(), scope, {}, {}).bind(catalog.ENTRIES[name], arguments, expr.span)
+    bound = Expressions(Builder(), scope, dict, {}).bind(
+        catalog.ENTRIES[name], arguments, expr.span
+    )
     return Norm(name, tuple(bound.items()))
 
 

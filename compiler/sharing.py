@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from starc.compiler.drafts import Draft, Scope, weights_of
-from starc.compiler.expressions import Poisoned
 from starc.compiler.faults import error, word_span
 from starc.compiler.ir import FeatureRef
 from starc.compiler.memo import Body
+from starc.compiler.results import Poisoned
 from starc.compiler.types import Feature, Type, describe
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest

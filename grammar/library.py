@@ -97,6 +97,14 @@ def _declaration(source: Source, operator: str) -> Source:
     return Source(source.name, above + found[0] + "\n")
 
 
+def whole_file(source: Source) -> Source:
+    """The file that a source is, or is one operator of (see `find_use`)."""
+    folder, _, rest = source.name.partition("/")
+    if folder != _STANDARD_NAME:
+        return source
+    return _decode(source.name, files("starc.grammar.std").joinpath(*rest.split("/")).read_bytes())
+
+
 # --- the standard library ----------------------------------------------------------------------
 
 

@@ -119,7 +119,7 @@ def _fuse(operator: Operator, groups: list[Group]) -> tuple[Operator, dict[str, 
 def _stacked(
     operator: Operator, parts: list[Value], names: Names, renamed: dict[str, str]
 ) -> list[Parameter]:
-    base = names.take("_".join(part.parameters[0].partition(".")[0] for part in parts))
+    base = names.take(_joined([part.parameters[0].partition(".")[0] for part in parts]))
     found = []
     for position in range(len(parts[0].parameters)):
         pieces = [operator.parameter(part.parameters[position]) for part in parts]
@@ -135,3 +135,12 @@ def _stacked(
             )
         )
     return found
+
+
+def _joined(names: list[str]) -> str:
+    """`C_B_V`, and `a_C_B_V` for a_C, a_B and a_V: what all begin with stands once."""
+    words = [name.split("_") for name in names]
+    shared = 0
+    while all(len(w) > shared + 1 and w[shared] == words[0][shared] for w in words):
+        shared += 1
+    return "_".join([*words[0][:shared], *("_".join(w[shared:]) for w in words)])

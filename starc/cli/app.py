@@ -52,6 +52,12 @@ MaxCharacters = Annotated[
     int | None, typer.Option(min=1, help="Raise the limit on the program's size.")
 ]
 MaxNesting = Annotated[int | None, typer.Option(min=1, help="Raise the limit on nesting.")]
+MaxDepth = Annotated[
+    int | None, typer.Option(min=1, help="Raise the limit on operators in operators.")
+]
+MaxValues = Annotated[
+    int | None, typer.Option(min=1, help="Raise the limit on an operator written out.")
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -81,6 +87,8 @@ def check(
     max_parameters: MaxParameters = None,
     max_characters: MaxCharacters = None,
     max_nesting: MaxNesting = None,
+    max_depth: MaxDepth = None,
+    max_values: MaxValues = None,
     as_json: Json = False,
 ) -> None:
     """Say what is wrong with programs, without compiling them.
@@ -92,7 +100,8 @@ def check(
     """
     from starc.cli.programs import as_dict, check_programs
 
-    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    limits = max_units, max_parameters, max_characters, max_nesting, max_depth, max_values
+    options = _options(model, set_, *limits)
     found = check_programs(programs, options)
     if as_json:
         print(json.dumps([as_dict(diagnostic) for diagnostic in found], indent=2))
@@ -143,6 +152,8 @@ def compile_(
     max_parameters: MaxParameters = None,
     max_characters: MaxCharacters = None,
     max_nesting: MaxNesting = None,
+    max_depth: MaxDepth = None,
+    max_values: MaxValues = None,
 ) -> None:
     """Write a model as one PyTorch file.
 
@@ -155,7 +166,8 @@ def compile_(
     from starc.compiler.driver import compile_program
     from starc.grammar.library import read_source
 
-    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    limits = max_units, max_parameters, max_characters, max_nesting, max_depth, max_values
+    options = _options(model, set_, *limits)
     artifact = compile_program(read_source(file), options)
     if artifact.warnings:
         complain(render(artifact.warnings))
@@ -184,6 +196,8 @@ def show(
     max_parameters: MaxParameters = None,
     max_characters: MaxCharacters = None,
     max_nesting: MaxNesting = None,
+    max_depth: MaxDepth = None,
+    max_values: MaxValues = None,
 ) -> None:
     """Print a program as the compiler sees it.
 
@@ -198,7 +212,8 @@ def show(
     from starc.compiler import driver
     from starc.grammar.library import read_source
 
-    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    limits = max_units, max_parameters, max_characters, max_nesting, max_depth, max_values
+    options = _options(model, set_, *limits)
     options = replace(options, print_after=tuple(print_after or ()))
     if stage not in STAGES:
         raise StarError(
@@ -224,6 +239,8 @@ def cost(
     max_parameters: MaxParameters = None,
     max_characters: MaxCharacters = None,
     max_nesting: MaxNesting = None,
+    max_depth: MaxDepth = None,
+    max_values: MaxValues = None,
     as_json: Json = False,
 ) -> None:
     """Count parameters, FLOPs and cache, unit by unit.
@@ -235,7 +252,8 @@ def cost(
     from starc.compiler.driver import resolve_source
     from starc.grammar.library import read_source
 
-    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    limits = max_units, max_parameters, max_characters, max_nesting, max_depth, max_values
+    options = _options(model, set_, *limits)
     resolved, _ = resolve_source(read_source(file), options)
     report = cost_report(resolved, length=length, batch=batch, dtype=dtype)
     if as_json:
@@ -356,6 +374,8 @@ def _options(
     parameters: int | None = None,
     characters: int | None = None,
     nesting: int | None = None,
+    depth: int | None = None,
+    values: int | None = None,
 ) -> Options:
     from starc.compiler.options import Limits, Options
 
@@ -364,6 +384,8 @@ def _options(
         "parameters": parameters,
         "characters": characters,
         "nesting": nesting,
+        "depth": depth,
+        "values": values,
     }
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     pairs = tuple(_pair(override) for override in overrides or ())

@@ -60,15 +60,33 @@ def test_message(program: str, expected: str) -> None:
 def test_every_code_of_the_resolver_has_a_case() -> None:
     told = {code for _, _, expected in cases() for code in _CODE.findall(expected)}
     modules = (
-        "arguments driver expressions faults holes instance program resolve settings sharing types "
-        "catalog/entry catalog/mixers catalog/stages passes/share"
+        "arguments calls driver expressions faults holes instance program resolve results settings "
+        "sharing types catalog/entry catalog/mixers catalog/stages passes/share"
     )
     text = "".join((COMPILER / f"{m}.py").read_text(encoding="utf-8") for m in modules.split())
     called = r'(?:\berror|Diagnostic|Problem)\(\s*"([a-z]+(?:-[a-z]+)*)",'
     codes = set(re.findall(called, text))
     assert len(codes) > 25
     # Faults of what stands around the program: other files, and the command line (below).
-    assert codes - told == {"no-such-model", "use-not-found"}
+    assert codes - told == {
+        "calls-too-deep",
+        "no-such-model",
+        "operator-too-large",
+        "use-not-found",
+    }
+
+
+def test_operators_in_operators_end() -> None:
+    """Neither deep nor wide: 2^20 copies are refused before they are made."""
+    calls = [f"operator op{i}() {{ y = x |> op{i + 1} |> op{i + 1} }}" for i in range(20)]
+    text = "\n".join([*calls, "operator op20() { y = x |> silu }"])
+    text += "\nmodel m { vocab = 8  width = 8  context = 8  backbone { op0() } }\n"
+    assert rendered(text).startswith(
+        "error[operator-too-large]: operator 'op0' has more than 10,000 values"
+    )
+    small = Options(limits=Limits(depth=3))
+    assert "hint: raise the limit with --max-depth." in rendered(text, small)
+    assert rendered(text, small).startswith("error[calls-too-deep]: operators call operators more")
 
 
 MODEL = "model {} {{ vocab = 8  width = 8  context = 8  backbone {{ id() }} }}\n"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from starc.compiler import numbers
 from starc.compiler.arguments import MAX_SIZE, size_of
+from starc.compiler.calls import Surroundings
 from starc.compiler.driver import check_program, resolve_source
 from starc.compiler.instance import Request, instantiate
 from starc.compiler.ir import (
@@ -185,7 +186,8 @@ def resolve_all(body: str) -> tuple[Value, ...]:
     (node,) = parse(Source("program.star", f"operator op() {{ {body} }}")).declarations
     assert isinstance(node, nodes.Operator)
     scope = {"width": Fraction(96), "context": Fraction(64)}
-    return instantiate(Request(node, {}, {}), scope, 96, {}, lambda warning: None).values
+    around = Surroundings(scope, {}, node.span.source, Limits(), lambda warning: None)
+    return instantiate(Request(node, {}, {}), around).values
 
 
 # --- operators ---------------------------------------------------------------------------------
