@@ -367,6 +367,47 @@ def generate(
     generate_command(run, prompt, tokens, sampling, seed=seed, device=device, as_json=as_json)
 
 
+@app.command("import")
+def import_(
+    from_: Annotated[
+        tuple[str, str],
+        typer.Option("--from", metavar="FORMAT PATH", help="transformers DIR, safetensors FILE."),
+    ],
+    program: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A .star program; default: the map's.")
+    ] = None,
+    map_: Annotated[
+        str | None, typer.Option("--map", metavar="FILE", help="Which tensor is which parameter.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="OUT", help="The .safetensors file to write."),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Only print names and shapes on both sides.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(metavar="keep|fp32|bf16|fp16")] = "keep",
+    model: ModelName = None,
+    set_: Set = None,
+    max_units: MaxUnits = None,
+    max_parameters: MaxParameters = None,
+    max_characters: MaxCharacters = None,
+    max_nesting: MaxNesting = None,
+) -> None:
+    """Bring the weights of a published model to a program; the module is written beside them.
+
+    docs/import.md describes maps. Nothing of the checkpoint is executed.
+
+    \b
+    Example: starc import --from transformers DIR --map llama.map -o llama.safetensors
+    """
+    from starc.cli import importing
+
+    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    request = importing.Request(program, *from_, map_, output, options, dtype)
+    (importing.list_command if list_ else importing.import_command)(request)
+
+
 def _options(
     model: str | None,
     overrides: list[str] | None,
