@@ -13,7 +13,8 @@ from fractions import Fraction
 from typing import Any
 
 from starc.compiler import numbers
-from starc.compiler.catalog.entry import Argument, Entry, Kind, Role
+from starc.compiler.catalog.entry import Argument, Entry, Kind, Role, positive
+from starc.compiler.catalog.position import SCALINGS
 from starc.compiler.faults import error, hole_error
 from starc.compiler.numbers import Numeric
 from starc.grammar import nodes
@@ -88,6 +89,8 @@ def _argument(entry: Entry, wanted: Argument, expr: nodes.Expr, number: Evaluate
     what = f"'{wanted.name}' of '{entry.name}'"
     if wanted.kind is Kind.INIT:
         return _init(expr, number)
+    if wanted.kind is Kind.RULE:
+        return _scaling(what, expr, number)
     if wanted.kind is Kind.FLAG or wanted.kind is Kind.CHOICE:
         return _word(what, wanted, expr)
     value = number(expr, what)
@@ -114,6 +117,26 @@ def _word(what: str, wanted: Argument, expr: nodes.Expr) -> bool | str:
         near = suggest(expr.name, choices) if isinstance(expr, nodes.Name) else ""
         raise error("wrong-argument", f"{what} must be {one_of(choices)}.", expr.span, hint=near)
     return expr.name == "true" if wanted.kind is Kind.FLAG else expr.name
+
+
+def _scaling(what: str, expr: nodes.Expr, number: Evaluate) -> tuple[Any, ...]:
+    """A scaling rule with its numbers in order, such as ("linear", 4)."""
+    if isinstance(expr, nodes.Name) and expr.name == "none":
+        return ("none",)
+    name = getattr(expr, "function", getattr(expr, "name", ""))
+    if name not in SCALINGS:
+        hint = suggest(name, SCALINGS) or signature(SCALINGS["linear"])
+        message = f"{what} must be none or one of {one_of(SCALINGS)}."
+        raise error("wrong-argument", message, expr.span, hint=hint)
+    rule = SCALINGS[name]
+    arguments = expr.arguments if isinstance(expr, nodes.Call) else ()
+    if not rule.variadic:
+        return (name, *bind(rule, arguments, expr.span, number).values())
+    listed = [a for a in arguments if a.name is None]
+    named = bind(rule, tuple(a for a in arguments if a.name), expr.span, number)
+    each = positive("factor")
+    factors = (_argument(rule, each, a.value, number) for a in listed)
+    return (name, *named.values(), *factors)
 
 
 def _init(expr: nodes.Expr, number: Evaluate) -> tuple[Any, ...]:
@@ -256,7 +279,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return str(value[1])
+        return str(value[-1])
     if isinstance(value, Fraction) and value.denominator > 1:
         return f"{float(value):g}"
     return str(value)

@@ -177,7 +177,9 @@ class Expressions:
                     hint="names are read from top to bottom.",
                 )
             )
-        if name in catalog.PLANNED or name in ("e", "index"):
+        if name in ("e", "index"):
+            return self._of_the_token(name, expr.span)
+        if name in catalog.PLANNED:
             raise not_yet(name, expr.span)
         if catalog.is_stage(name) or catalog.find_function(name):
             raise error(
@@ -193,6 +195,16 @@ class Expressions:
             "unknown",
             suggest(name, self.names) or _in_scope(self.names),
         )
+
+    def _of_the_token(self, name: str, span: Span) -> Ref:
+        """The embedded tokens or their positions: the same for every unit."""
+        if name == "index":
+            return self._emit("position", (), {}, span)
+        values = self.builder.values
+        stream = next((v for v in values if v.op == "input" and v.attribute("name") == "x"), None)
+        if stream is None:
+            raise error("wrong-type", "'e' is a feature and belongs to operators.", span)
+        return self._emit("embedded", (), {"channels": stream.attribute("channels")}, span)
 
     # --- arithmetic -----------------------------------------------------------------------------
 
@@ -466,6 +478,8 @@ class Expressions:
                 signature(entry),
             )
         attributes = self.bind(entry, tuple(rest), expr.span)
+        if entry.op == "lookup":
+            attributes["vocab"] = int(self.number(nodes.Name("vocab", span=expr.span), "vocab"))
         return self._emit(
             entry.op, tuple(operands[o] for o in entry.operands), attributes, expr.span
         )

@@ -28,6 +28,9 @@ DELAYS: dict[str, Callable[[Value], int]] = {
 }
 """Stages that read earlier tokens of their operand: how many of them."""
 
+FROM_OUTSIDE = frozenset({"embedded", "position", "lookup"})
+"""Features that come from the tokens and not from the stream."""
+
 RESHAPES = frozenset({"heads", "merge"})
 """Stages whose result is their operand in another shape."""
 
@@ -95,6 +98,8 @@ class Walk:
         self.token += flops
         if value.op == "input":
             return self._input(str(value.attribute("name")), value.type)
+        if value.op in FROM_OUTSIDE:
+            return self._node(value.type, ())
         parents = [n for n in (self.nodes[i] for i in value.inputs) if n is not None]
         if value.op in DELAYS:
             for parent in parents:

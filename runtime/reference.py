@@ -204,7 +204,8 @@ class _Evaluation:
                 self.parameter(f"{self._owner(unit.path, name)}.{name}")
                 for name in value.parameters
             ]
-            step = Step(value, operands, weights, self.tokens.shape[1], self.model.context)
+            length, context = self.tokens.shape[1], self.model.context
+            step = Step(value, operands, weights, length, context, self.tokens, self.embedded)
             results.append(OPERATIONS[value.op](step))
         for name, id in operator.outputs:
             self.features[unit.path, name] = results[id]

@@ -24,7 +24,8 @@ class Step:
     """One value of an operator with what it works on.
 
     `weights` are its parameters in the catalog's order; `length` is the number of tokens at hand,
-    `context` the most that the model is made for.
+    `context` the most that the model is made for, `tokens` (B, T) are the ids and `embedded`
+    (B, T, 1, width) what the first unit reads.
     """
 
     value: Value
@@ -32,6 +33,8 @@ class Step:
     weights: Sequence[Tensor]
     length: int
     context: int
+    tokens: Tensor
+    embedded: Tensor
 
     @property
     def op(self) -> str:
@@ -161,24 +164,75 @@ def _norm(s: Step) -> Tensor:
     return normalise(s.op, dict(s.value.attributes), s.x, s.weights)
 
 
+def _frequencies(theta: float, dims: int, rule: str, *numbers: Any) -> tuple[Tensor, float]:
+    """Angle per token of each pair after a scaling rule, and the factor on what is turned."""
+    n = [float(number) for number in numbers]
+    if rule == "ntk":  # the slowest pair, theta^(-(dims - 2) / dims), becomes that much slower
+        theta = theta * n[0] ** (dims / (dims - 2))
+    plain = torch.tensor([theta ** (-2 * j / dims) for j in range(dims // 2)], dtype=torch.float64)
+    match rule:
+        case "linear":
+            return plain / n[0], 1.0
+        case "factors":
+            return plain / torch.tensor(n[1:], dtype=torch.float64), n[0]
+        case "llama3":
+            factor, original, low, high = n
+            turns = original * plain / (2 * math.pi)
+            smooth = (turns - low) / (high - low)
+            between = (1 - smooth) * plain / factor + smooth * plain
+            slow = torch.where(turns < low, plain / factor, between)
+            return torch.where(turns > high, plain, slow), 1.0
+        case "yarn":
+            factor, original, fast, slow_turns, attention, whole = n
+
+            def pair_that_turns(times: float) -> float:
+                return dims * math.log(original / (times * 2 * math.pi)) / (2 * math.log(theta))
+
+            first, last = pair_that_turns(fast), pair_that_turns(slow_turns)
+            if whole:
+                first, last = math.floor(first), math.ceil(last)
+            first, last = max(first, 0), min(last, dims - 1)
+            found = []
+            for j, frequency in enumerate(plain.tolist()):
+                slowed = min(max((j - first) / max(last - first, 0.001), 0.0), 1.0)
+                found.append(slowed * frequency / factor + (1 - slowed) * frequency)
+            given = attention or (0.1 * math.log(factor) + 1 if factor > 1 else 1.0)
+            return torch.tensor(found, dtype=torch.float64), given
+    return plain, 1.0
+
+
 def _rope(s: Step) -> Tensor:
     """Pair j of channels (a, b) of token t turns by t theta^(-2 j / dims); other channels pass."""
     x = s.x
     dims = s.get("dims") or x.shape[-1]
     turned, rest = x[..., :dims], x[..., dims:]
-    j = torch.arange(dims // 2, dtype=torch.float64)
     t = torch.arange(s.length, dtype=torch.float64)
-    angle = t[:, None, None] * float(s.get("theta")) ** (-2 * j / dims)  # (T, 1, dims / 2)
+    frequency, attention = _frequencies(float(s.get("theta")), dims, *s.get("scaling"))
+    angle = t[:, None, None] * frequency  # (T, 1, dims / 2)
     if s.get("pairs") == "half":
         a, b = turned.chunk(2, dim=-1)
     else:
         a, b = turned[..., 0::2], turned[..., 1::2]
     pair = a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()
+    pair = attention * pair[0], attention * pair[1]
     if s.get("pairs") == "half":
         turned = torch.cat(pair, dim=-1)
     else:
         turned = torch.stack(pair, dim=-1).flatten(-2)
     return torch.cat([turned, rest], dim=-1)
+
+
+def _embedded(s: Step) -> Tensor:
+    return s.embedded
+
+
+def _position(s: Step) -> Tensor:
+    t = torch.arange(s.length, dtype=torch.float64)
+    return t[None, :, None, None].expand(len(s.tokens), -1, -1, -1)
+
+
+def _lookup(s: Step) -> Tensor:
+    return s.weights[0][s.tokens].unsqueeze(2)
 
 
 # --- constants and filters ---------------------------------------------------------------------
@@ -304,6 +358,9 @@ STAGES: dict[str, Operation] = {
     "groupnorm": _norm,
     "l2norm": _norm,
     "rope": _rope,
+    "embedded": _embedded,
+    "position": _position,
+    "lookup": _lookup,
     "number": _number,
     "param": _param,
     "explicit": _explicit,

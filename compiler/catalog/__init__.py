@@ -13,11 +13,12 @@ from starc.compiler.catalog.entry import Entry, Role
 from starc.compiler.catalog.maps import MAPS
 from starc.compiler.catalog.mixers import MIXERS
 from starc.compiler.catalog.pointwise import POINTWISE
+from starc.compiler.catalog.position import POSITION
 from starc.compiler.catalog.stages import STAGES
 from starc.compiler.types import Mixer, Type
 
 ENTRIES: dict[str, Entry] = {
-    entry.op: entry for entry in (*POINTWISE, *MAPS, *STAGES, *MIXERS, *ALGORITHMS)
+    entry.op: entry for entry in (*POINTWISE, *MAPS, *POSITION, *STAGES, *MIXERS, *ALGORITHMS)
 }
 
 _WRITTEN = [entry for entry in ENTRIES.values() if entry.role is not Role.INTERNAL]
@@ -26,7 +27,7 @@ _MIXER_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.MIXER_STAGE}
 _CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.SOURCE)}
 
 PLANNED = frozenset(
-    "lookup static ssm householder dplr alibi bias decay "
+    "static ssm householder dplr alibi bias decay "
     "dilated strided block first select sink experts".split()
 )
 """Names that the language reserves and this version refuses with a diagnostic of their own."""

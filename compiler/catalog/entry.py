@@ -42,6 +42,7 @@ class Kind(Enum):
     FLAG = "true or false"
     CHOICE = "name"
     INIT = "initial value"
+    RULE = "rule"
 
 
 @dataclass(frozen=True)

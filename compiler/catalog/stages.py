@@ -1,4 +1,4 @@
-"""Stages on features: channels, short token mixing, shape, norms, position.
+"""Stages on features: channels, short token mixing, shape, norms, constants.
 
 Owns: one table entry for each. Parameter names are suffixes of the binding's name (".weight").
 """
@@ -221,7 +221,7 @@ def _concat(inputs: Inputs, arguments: Arguments) -> Type:
     return kind(values[0].heads, channels)
 
 
-# --- norms and position ------------------------------------------------------------------------
+# --- norms -------------------------------------------------------------------------------------
 
 
 def _groupnorm(inputs: Inputs, arguments: Arguments) -> Type:
@@ -253,25 +253,6 @@ def _norm_parameters(inputs: Inputs, arguments: Arguments) -> tuple[Parameter, .
     if arguments["bias"]:
         found.append(Parameter(".bias", shape, ("constant", 0)))
     return tuple(found)
-
-
-def _rope(inputs: Inputs, arguments: Arguments) -> Type:
-    feature, dims = feature_of(inputs[0], "rope"), arguments["dims"]
-    if dims > feature.channels:
-        raise Problem(
-            "shape-mismatch",
-            f"'rope' turns {dims} channels, but each head has {feature.channels}.",
-            f"given {feature}",
-        )
-    if (dims or feature.channels) % 2:
-        raise Problem(
-            "width-not-divisible",
-            "'rope' turns channels in pairs, so it needs an even number, "
-            f"not {dims or feature.channels}.",
-            f"given {feature}",
-            "'rope(theta, dims = n)' turns the first n channels of every head.",
-        )
-    return feature
 
 
 _WEIGHT = choice("weight", "learned", "own", "offset", "none")
@@ -384,17 +365,6 @@ STAGES = (
         same_type("l2norm"),
         arguments=(positive("eps", Fraction(1, 10**6)),),
         torch="({0} * torch.rsqrt({0}.square().sum(-1, keepdim=True) + {eps!r}))",
-    ),
-    Entry(
-        "rope",
-        _STAGE,
-        "rotary position encoding (RoFormer, 2104.09864)",
-        _rope,
-        arguments=(
-            positive("theta", Fraction(10_000)),
-            count("dims", 0),
-            choice("pairs", "half", "interleaved"),
-        ),
     ),
     Entry(
         "number",

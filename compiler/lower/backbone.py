@@ -156,7 +156,7 @@ class Backbone:
         return self._variables[key]
 
     def _ambient(self, ambient: Ambient, scope: Scope) -> str:
-        scope.needs[ambient.name] = "tuple[Tensor, Tensor]"
+        scope.needs[ambient.name] = ambient.type
         return ambient.name
 
     def _parallel(self, parallel: Parallel, read: str, scope: Scope) -> str:
@@ -346,9 +346,9 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
     before, after, logits, init_after = _ends(model, functions, backbone)
     ambient = {a.name: a for o in backbone.operators.values() for a in o.ambient}
     tables = [
-        Line(f"{a.name} = {a.function}(tokens.shape[1], x.device)")
+        Line(f"{a.name} = {a.function}(tokens.shape[1], x.device)" if a.function else "e = x")
         for name, a in ambient.items()
-        if name in scope.needs
+        if name in scope.needs and name != "tokens"
     ]
     ties = fold_iterations(backbone.ties(), counts)
     plan = ModelPlan(

@@ -5,8 +5,9 @@ Owns: their statements in __init__ and forward, as a table by operation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starc.compiler.ir import Attributes, Value
 from starc.compiler.lower import text
@@ -187,18 +188,48 @@ def _norm(o: OperatorLowering, value: Value) -> Text:
     return text.call(f"self.{name}", own)
 
 
+def _attention(scaling: tuple[Any, ...]) -> float:
+    """What a scaling rule multiplies cosine and sine by."""
+    if scaling[0] == "yarn":
+        return float(scaling[5] or 0.1 * math.log(max(scaling[1], 1)) + 1)
+    return float(scaling[1]) if scaling[0] == "factors" else 1.0
+
+
 def _rope(o: OperatorLowering, value: Value) -> Text:
     from starc.compiler.lower.operator import Ambient
 
     type_ = o.type(value.inputs[0])
     dims = value.attribute("dims") or type_.channels
     theta = float(value.attribute("theta"))
-    tables = o.functions.function("rotary_tables", theta=theta, dims=dims)
+    rule, *numbers = value.attribute("scaling")
+    scaling = (rule, *(n if isinstance(n, bool) else float(n) for n in numbers))
+    tables = o.functions.function(
+        "rotary_tables", theta=theta, dims=dims, scaling=scaling, attention=_attention(scaling)
+    )
     name = tables.replace("rotary_tables", "rope")
     o.ambient[name] = Ambient(tables, name)
     rest = 0 if dims == type_.channels else dims
     rotate = o.functions.function("rotate", dims=rest, pairs=value.attribute("pairs"))
     return o.own_layout(text.call(rotate, o.tokens(value.inputs[0]), f"*{name}"), value.type)
+
+
+def _of_the_token(o: OperatorLowering, value: Value) -> Text:
+    """e, index or a lookup: what the model computes from the tokens, or the tokens themselves."""
+    from starc.compiler.lower.operator import Ambient
+
+    match value.op:
+        case "embedded":
+            o.ambient["e"] = Ambient("", "e", type="Tensor")
+            return Text("e")
+        case "position":
+            name = o.functions.function("positions")
+            o.ambient["index"] = Ambient(name, "index", type="Tensor")
+            return Text(f"index.to({o.reference}.dtype).expand({o.reference}.shape[0], -1, -1)")
+    o.ambient["tokens"] = Ambient("", "tokens", type="Tensor")
+    name, sizes = module_name(o, value), f"{value.attribute('vocab')}, {value.attribute('d')}"
+    o.functions.function("module/embedding", "embedding")
+    o.init.append(Line(f"self.{name} = embedding({sizes})"))
+    return text.call(f"self.{name}", "tokens")
 
 
 def _shift(o: OperatorLowering, value: Value) -> Text:
@@ -235,5 +266,6 @@ LOWERINGS: dict[str, Lowering] = {
     "groupnorm": _norm,
     "l2norm": _norm,
     "rope": _rope,
+    **dict.fromkeys(("embedded", "position", "lookup"), _of_the_token),
     "shift": _shift,
 }

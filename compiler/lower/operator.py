@@ -34,11 +34,12 @@ LINE_ROOM = 86
 
 @dataclass(frozen=True)
 class Ambient:
-    """A value that Model.forward computes once for all units: here the tables of a rotary
-    encoding."""
+    """A value that Model.forward computes once for all units: the tables of a rotary encoding,
+    the embedded tokens, their positions."""
 
     function: str
     name: str
+    type: str = "tuple[Tensor, Tensor]"
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,14 @@ class OperatorLowering:
             for i in value.inputs:
                 self._readers.setdefault(i, []).append(id)
         self._locals: dict[str, str] = {}
-        self._taken: set[str] = set()
+        self._taken: set[str] = {"e", "index"}  # arguments of forward
 
     # --- the walk -------------------------------------------------------------------------------
 
     def lower(self) -> Lowered:
         inputs = self.operator.inputs
-        names = [self.local(name) for name, _ in inputs]
-        for (_, id), name in zip(inputs, names, strict=True):
+        names = [self.local(name) for name, _ in inputs] or ["x"]  # tells the number of tokens
+        for (_, id), name in zip(inputs, names, strict=False):
             self.texts[id] = Text(name)
         results = {id for _, id in self.operator.outputs}
         for id, value in enumerate(self.values):
@@ -93,7 +94,7 @@ class OperatorLowering:
         )
         ambient = tuple(self.ambient.values())
         arguments = [f"{n}: Tensor" for n in names]
-        arguments += [f"{a.name}: tuple[Tensor, Tensor]" for a in ambient]
+        arguments += [f"{a.name}: {a.type}" for a in ambient]
         module = ModuleClass(
             self.class_name,
             self._doc(),
@@ -103,7 +104,7 @@ class OperatorLowering:
             ", ".join(returned),
             result,
         )
-        features = tuple(name for name, _ in inputs)
+        features = tuple(name for name, _ in inputs) or ("x",)
         return Lowered(module, features, ambient, tuple(n for n, _ in self.operator.outputs))
 
     def _doc(self) -> tuple[str, ...]:
@@ -270,7 +271,8 @@ class OperatorLowering:
     @property
     def reference(self) -> str:
         """A local whose first axes are (B, T)."""
-        return self.texts[self.operator.inputs[0][1]].code
+        inputs = self.operator.inputs
+        return self.texts[inputs[0][1]].code if inputs else "x"
 
     def tensor(self, id: int) -> Text:
         """A value as a tensor even where it is a literal."""

@@ -117,6 +117,8 @@ class _Body:
         draws, n = self.draws, heads * channels
         if n == self.width and draws.chance(6):
             flat = self.x
+        elif draws.chance(12):
+            flat = Piece(f"lookup({n})", ATOM, Feature(1, n))
         else:
             options = [self.whole(n)]
             match draws.below(6):
@@ -126,7 +128,8 @@ class _Body:
                     options.append(f"rank = {self.varying('int', '2', '3')}")
                 case 5 if n % 2 == 0:
                     options += ["groups = 2", "bias = true"]
-            source = self.pipe(self.x, norm(draws, 1, self.width)) if draws.chance(6) else self.x
+            source = Piece("e", ATOM, self.x.type) if draws.chance(12) else self.x
+            source = self.pipe(source, norm(draws, 1, self.width)) if draws.chance(6) else source
             flat = self.pipe(source, f"dense({' , '.join(options)})", Feature(1, n))
             if draws.chance(5):
                 flat = self.pipe(flat, self.causal_stage())
@@ -169,7 +172,9 @@ class _Body:
                 return self.pipe(piece, f"headwise({self.whole(d)}{options})")
             case 7 if d % 2 == 0:
                 theta = self.varying("real", "10_000", "100")
-                options = draws.pick("", " , dims = 2", " , pairs = interleaved")
+                options = draws.pick(
+                    "", " , dims = 2", " , pairs = interleaved", " , scaling = linear(4)"
+                )
                 return self.pipe(piece, f"rope({theta}{options})")
             case 8 if h == 1:
                 return self.pipe(piece, f"dense({self.whole(d)})")
@@ -249,6 +254,8 @@ class _Body:
         """Something that broadcasts against F[h, d]."""
         shape = self.draws.pick((h, d), (h, 1), (1, d), (1, 1))
         match self.draws.below(5):
+            case 0 if self.draws.chance(4):
+                return Piece("sin(index)", ATOM, Feature(1, 1))
             case 0:
                 return Piece(self.draws.real(), SUM, Constant(1, 1))
             case 1:

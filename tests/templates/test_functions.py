@@ -63,7 +63,8 @@ def test_convolutions(length: int, trailing: tuple[tuple[int, ...], tuple[int, .
 @pytest.mark.parametrize("pairs", ["half", "interleaved"])
 def test_rotary_encoding_turns_pairs_as_complex_numbers(dims: int, pairs: str):
     length, theta, turned = 63, 100.0, dims or 8
-    tables = function("rotary_tables", theta=theta, dims=turned)(length, torch.device("cpu"))
+    plain = {"theta": theta, "dims": turned, "scaling": ("none",), "attention": 1.0}
+    tables = function("rotary_tables", **plain)(length, torch.device("cpu"))
     assert [t.shape for t in tables] == [(length, 1, turned // 2)] * 2
     rotate = function("rotate", dims=dims, pairs=pairs)
     x = randn(2, length, 3, 8).requires_grad_()

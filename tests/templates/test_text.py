@@ -61,12 +61,27 @@ FUNCTIONS = (
             "toeplitz_matrix",
             "visible",
             "quick_gelu",
+            "positions",
         )
     ),
     FunctionPlan("sinusoidal", "sinusoidal", (("width", 768),)),
     *(FunctionPlan("taylor", "taylor", (("order", order),)) for order in (1, 2)),
     FunctionPlan("implicit_filter", "ImplicitFilter"),
-    FunctionPlan("rotary_tables", "rotary_tables", (("dims", 128), ("theta", 500_000.0))),
+    *(
+        FunctionPlan(
+            "rotary_tables",
+            "rotary_tables",
+            (("attention", a), ("dims", 128), ("scaling", rule), ("theta", 500_000.0)),
+        )
+        for a, *rule in (
+            (1.0, "none"),
+            (1.0, "linear", 4.0),
+            (1.0, "ntk", 4.0),
+            (1.0, "llama3", 8.0, 8192.0, 1.0, 4.0),
+            (1.138629436111989, "yarn", 4.0, 32768.0, 32.0, 1.0, 0.0, True),
+            (1.19, "factors", 1.19, *(64 * [1.25])),
+        )
+    ),
     *(
         FunctionPlan("rotate", "rotate", (("dims", dims), ("pairs", pairs)))
         for dims in (0, 64)
