@@ -22,8 +22,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from starc.compiler.inventory import norm_parameters, residual_parameters, tied_names
-from starc.compiler.ir import Layer, Loop, Model, Norm, Operator, Parallel, Repeat, Residual, Unit
+from starc.compiler.inventory import (
+    gate_parameters,
+    norm_parameters,
+    residual_parameters,
+    tied_names,
+)
+from starc.compiler.ir import (
+    STREAM,
+    Layer,
+    Loop,
+    Model,
+    Norm,
+    Operator,
+    Parallel,
+    Repeat,
+    Residual,
+    Unit,
+)
 from starc.compiler.profile import Layout, Profile, profile_operator
 from starc.grammar.errors import Diagnostic, StarError, suggest
 
@@ -136,6 +152,9 @@ class _Known:
         return found
 
 
+_NOTHING = _Figures(0, 0, 0, 0, 0)
+
+
 class CostModel:
     """Costs many models, each operator once.
 
@@ -181,11 +200,22 @@ class CostModel:
         parameters = forward = decode = state = fixed = 0
         for place, times in placed:
             around = self._around(place.residual, model.width)
-            parameters += around
             if isinstance(place, Parallel):
-                rows.append(UnitCost(place.path, f"parallel({place.mode})", around, 0, 0, 0, 0))
+                around += sum(p.size for p in gate_parameters(place, model.width))
+            parameters += around
+            meeting = _NOTHING
+            if place.residual.formula:
+                meeting = self._recall(place.residual.formula).at(length, batch)
+            if isinstance(place, Parallel):
+                gate = 2 * batch * model.width * len(place.branches) * (place.mode == "gated")
+                flops = (meeting.flops + gate * length) * times
+                step = (meeting.step + gate) * times
+                forward, decode = forward + flops, decode + step
+                name = f"parallel({place.mode})"
+                rows.append(UnitCost(place.path, name, around, flops, step, 0, 0))
                 continue
             own, flops, step, kept, always = figures[place.operator]
+            flops, step = flops + meeting.flops, step + meeting.step
             if place.shares or place.ties:
                 sizes = operators[place.operator].profile.sizes
                 own -= sum(sizes.get(name, 0) for name in tied_names(place))
@@ -250,8 +280,11 @@ def _reused(
         if isinstance(place, Parallel) or not (place.inputs or place.path in demands):
             continue
         known = operators[place.operator]
-        wanted = demands.get(place.path)
-        layout = known.profile.layout(wanted) if wanted else known.layout
+        wanted = demands.get(place.path, {})
+        streams = frozenset(name for name, ref in place.inputs if ref.name == STREAM)
+        layout = known.layout
+        if wanted or streams:
+            layout = known.profile.layout(wanted, streams)
         found[place.path] = layout
         sources = dict(place.inputs)
         for name, window in layout.demanded:

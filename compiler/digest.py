@@ -10,13 +10,26 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from starc.compiler.ir import Layer, Loop, Model, Operator, Parallel, Repeat, Unit, units
+from starc.compiler.ir import (
+    STREAM,
+    Layer,
+    Loop,
+    Model,
+    Operator,
+    Parallel,
+    Repeat,
+    Residual,
+    Unit,
+    parallels,
+    units,
+)
 
 
 def digest(model: Model) -> str:
     """Hex digest of a model's canonical form. Take it after the pass `drop_unused`."""
     by_path = {unit.path: unit for unit in units(model.layers)}
     order = {path: position for position, path in enumerate(by_path)}
+    order |= {p.path: len(order) + i for i, p in enumerate(parallels(model.layers))}
     operators = {o.name: _operator(o) for o in model.operators}
     settings = (
         model.vocab,
@@ -100,10 +113,13 @@ def _layer(
             for name in own.inputs:
                 if name != "x":
                     ref = sources[name]
-                    exported = operators[by_path[ref.unit].operator].outputs
-                    inputs.append((order[ref.unit], exported.index(ref.name)))
+                    which = -1
+                    if ref.name != STREAM:
+                        exported = operators[by_path[ref.unit].operator].outputs
+                        which = exported.index(ref.name)
+                    inputs.append((order[ref.unit], which))
             ties = sorted((own.parameters.index(t.parameter), order[t.unit]) for t in layer.ties)
-            return "unit", own.form, layer.residual, tuple(inputs), tuple(ties)
+            return "unit", own.form, _residual(layer.residual), tuple(inputs), tuple(ties)
         case Repeat():
             bodies = tuple(
                 tuple(_layer(inner, operators, by_path, order) for inner in body)
@@ -115,4 +131,8 @@ def _layer(
             return "loop", layer.times, inside
         case Parallel():
             branches = tuple(_layer(b, operators, by_path, order) for b in layer.branches)
-            return "parallel", layer.mode, branches, layer.residual
+            return "parallel", layer.mode, branches, _residual(layer.residual)
+
+
+def _residual(residual: Residual) -> object:
+    return _operator(residual.formula).form if residual.formula else residual

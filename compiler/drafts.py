@@ -78,11 +78,13 @@ DraftLayer = Draft | DraftRepeat | DraftLoop | DraftParallel
 class Scope:
     """What a place of the backbone sees.
 
-    `labels` are the units of the enclosing bodies and of this one so far, `places` where every
+    `labels` are the units of the enclosing bodies and of this one so far, `streams` the paths of
+    these and of labelled parallels, behind which the stream may be read, `places` where every
     label so far stands (those of parallels and failed units, too), `later` those still to come.
     """
 
     labels: dict[str, Draft]
+    streams: dict[str, str]
     places: dict[str, Span]
     parallels: set[str]
     failed: set[str]
@@ -94,6 +96,7 @@ class Scope:
         """The scope of one iteration of a repeat or loop: labels made inside stay inside."""
         return Scope(
             dict(self.labels),
+            dict(self.streams),
             dict(self.places),
             set(self.parallels),
             set(self.failed),

@@ -7,7 +7,9 @@ them.
     embedding.weight                  (vocab, width)
     embedding_norm.weight, .bias      when the embedding is normalised
     position.weight                   (context, width), with learned positions
-    <unit path>_<suffix>.weight       norms of the unit's residual: blocks.0.mha_norm.weight
+    <unit path>_<suffix>.weight       norms of the unit's residual: blocks.0.mha_norm.weight;
+                                      of a formula each stage: blocks.0.mha_gain
+    <parallel path>_gate.weight, .bias  of a gated parallel: (branches, width), (branches,)
     <unit path>.<parameter>           the operator's own: blocks.0.mha.C.weight
     final_norm.weight, .bias          when there is a final norm
     head.weight, head.bias            (vocab, width), (vocab,); the weight only when it is not tied
@@ -43,10 +45,21 @@ def norm_parameters(norm: Norm, width: int) -> tuple[Parameter, ...]:
 
 
 def residual_parameters(path: str, residual: Residual, width: int) -> Iterator[Parameter]:
-    """The parameters of the norms around a unit or parallel, under their full names."""
+    """The parameters of a unit's or parallel's residual, under their full names."""
+    if residual.formula:
+        for parameter in residual.formula.parameters:
+            yield _renamed(parameter, f"{path}_{parameter.name}")
     for suffix, norm in residual.norms:
         for parameter in norm_parameters(norm, width):
             yield _renamed(parameter, f"{path}_{suffix}{parameter.name}")
+
+
+def gate_parameters(parallel: Parallel, width: int) -> Iterator[Parameter]:
+    """The parameters of a gated parallel's gate, under their full names."""
+    if parallel.mode == "gated":
+        n, name = len(parallel.branches), f"{parallel.path}_gate"
+        yield Parameter(f"{name}.weight", (n, width), ("normal", width**-0.5))
+        yield Parameter(f"{name}.bias", (n,), ("constant", 0))
 
 
 def model_parameters(model: Model) -> dict[str, Parameter]:
@@ -95,6 +108,8 @@ def _layers(
                 yield from _layers(layer.body, operators, width)
             case Parallel():
                 for parameter in residual_parameters(layer.path, layer.residual, width):
+                    yield parameter.name, parameter
+                for parameter in gate_parameters(layer, width):
                     yield parameter.name, parameter
                 yield from _layers(layer.branches, operators, width)
             case Unit():

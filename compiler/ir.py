@@ -6,7 +6,7 @@
              | Repeat(name, bodies: (Layer*)*)                    copies with weights of their own
              | Loop(name, times, body: Layer*)                    applications of the same weights
              | Parallel(name, mode, branches: Layer*, residual)   branches on the same input
-    Residual = scheme, norms: Norm*                               pre | post | sandwich | none
+    Residual = scheme, norms: Norm*, formula: Operator?           how a layer meets the stream
     Operator = name, arguments, values: Value*, outputs: (name, id)*, parameters: Parameter*
     Value    = op, inputs: id*, attributes: (key, constant)*, type, name, parameters: name*
     Parameter= name, shape, init, learned, parts
@@ -119,17 +119,23 @@ class Residual:
     """How a unit F meets the stream x.
 
     pre: x + F(n(x)); post: n(x + F(x)); sandwich: x + n2(F(n1(x))); none: F(x).
-    `norms` holds (suffix of the attribute name, norm).
+    `norms` holds (suffix of the attribute name, norm). `formula`: any other way, as the values of
+    an operator that has the unit in it as the operation `branch`.
     """
 
     scheme: str
     norms: tuple[tuple[str, Norm], ...] = ()
+    formula: Operator | None = field(default=None, repr=False)
+
+
+STREAM = ""
+"""The name of the feature that is the stream behind a unit or parallel."""
 
 
 @dataclass(frozen=True)
 class FeatureRef:
     """A feature of an earlier unit: `unit` is its path from the root, of the iteration where the
-    reader stands."""
+    reader stands. STREAM, of a unit or parallel, is the stream behind it."""
 
     unit: str
     name: str
@@ -190,8 +196,8 @@ class Loop:
 
 @dataclass(frozen=True)
 class Parallel:
-    """Branches on the same input, combined by sum, mean or difference (the first minus the
-    others)."""
+    """Branches on the same input, combined by sum, mean, difference (the first minus the others) or
+    gated: weighted per token by softmax(W u + b), one score per branch, of their common input u."""
 
     name: str
     path: str
@@ -243,6 +249,27 @@ class Model:
     def depth(self) -> int:
         """Number of units, repeats unrolled; those of a loop count once."""
         return sum(1 for _ in units(self.layers))
+
+
+def streams_read(layers: tuple[Layer, ...]) -> frozenset[str]:
+    """Paths of units and parallels behind which a later unit reads the stream."""
+    return frozenset(
+        ref.unit for unit in units(layers) for _, ref in unit.inputs if ref.name == STREAM
+    )
+
+
+def parallels(layers: tuple[Layer, ...]) -> Iterator[Parallel]:
+    """All parallels, in order."""
+    for layer in layers:
+        match layer:
+            case Repeat():
+                for body in layer.bodies:
+                    yield from parallels(body)
+            case Loop():
+                yield from parallels(layer.body)
+            case Parallel():
+                yield layer
+                yield from parallels(layer.branches)
 
 
 def units(layers: tuple[Layer, ...]) -> Iterator[Unit]:

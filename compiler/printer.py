@@ -14,6 +14,7 @@ from starc.compiler.ir import (
     Repeat,
     Residual,
     Unit,
+    Value,
 )
 from starc.compiler.numbers import show
 
@@ -42,13 +43,8 @@ def _operator(operator: Operator) -> list[str]:
     arguments = ", ".join(f"{k} = {_show(v)}" for k, v in operator.arguments)
     lines = [f"operator {operator.name}({arguments})"]
     for id, value in enumerate(operator.values):
-        inputs = " ".join(f"%{i}" for i in value.inputs)
-        owned = f"  [{', '.join(value.parameters)}]" if value.parameters else ""
         name = f"  # {value.name}" if value.name else ""
-        shown = " ".join(filter(None, [value.op, inputs]))
-        lines.append(
-            f"  %{id} = {shown}{_attributes(value.attributes)} : {value.type}{owned}{name}"
-        )
+        lines.append(f"  {_value(id, value)}{name}")
     outputs = ", ".join(f"{name} = %{id}" for name, id in operator.outputs)
     lines.append(f"  return {outputs}")
     for p in operator.parameters:
@@ -56,6 +52,13 @@ def _operator(operator: Operator) -> list[str]:
         fixed = "" if p.learned else " fixed"
         lines.append(f"  parameter {p.name} {list(p.shape)} {_init(p.init)}{fixed}{parts}")
     return lines
+
+
+def _value(id: int, value: Value) -> str:
+    inputs = " ".join(f"%{i}" for i in value.inputs)
+    owned = f"  [{', '.join(value.parameters)}]" if value.parameters else ""
+    shown = " ".join(filter(None, [value.op, inputs]))
+    return f"%{id} = {shown}{_attributes(value.attributes)} : {value.type}{owned}"
 
 
 def _layer(layer: Layer, indent: str) -> list[str]:
@@ -88,6 +91,9 @@ def _layer(layer: Layer, indent: str) -> list[str]:
 
 
 def _residual(residual: Residual) -> str:
+    if residual.formula:
+        values = (" ".join(_value(id, v).split()) for id, v in enumerate(residual.formula.values))
+        return f"formula({'; '.join(values)})"
     return f"{residual.scheme}({', '.join(norm.op for _, norm in residual.norms)})"
 
 

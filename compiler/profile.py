@@ -76,12 +76,13 @@ class Profile:
     outputs: Mapping[str, Node]
     nodes: tuple[Node, ...]
 
-    def layout(self, demanded: Mapping[str, int]) -> Layout:
+    def layout(self, demanded: Mapping[str, int], streams: frozenset[str] = frozenset()) -> Layout:
         """What to keep when later units need these outputs for that many past tokens.
 
         Features that come from other units cost nothing here: the unit that computes them keeps
-        them. The stream itself (x, and whatever no matrix product or token mixing separates from
-        it) is no candidate unless it is needed as it is: for plain attention that leaves B and V.
+        them; those in `streams`, which are the stream behind another unit, are kept here. The
+        stream itself (x, and whatever no matrix product or token mixing separates from it) is no
+        candidate unless it is needed as it is: for plain attention that leaves B and V.
         """
         needs = dict(self.needs)
         for name, window in demanded.items():
@@ -92,7 +93,7 @@ class Profile:
         if not self.stream & needs.keys():
             for node in self.stream:
                 cost[node] = None
-        others = {node: name for name, node in self.inputs.items() if name != "x"}
+        others = {n: name for name, n in self.inputs.items() if name not in ("x", *streams)}
         for node in others:
             cost[node] = 0
         kept = kept_values(self.parents, cost, needs) if needs else {}

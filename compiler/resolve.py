@@ -31,19 +31,28 @@ from starc.compiler.holes import holes_left, walk
 from starc.compiler.instance import Request, instantiate
 from starc.compiler.ir import Model, Residual
 from starc.compiler.memo import Body, Memo
-from starc.compiler.naming import MODEL_ATTRIBUTES, NORM_SUFFIXES, Names
+from starc.compiler.naming import MODEL_ATTRIBUTES, Names
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
+from starc.compiler.residuals import resolve_residual, suffixes
 from starc.compiler.results import Poisoned
-from starc.compiler.settings import Settings, resolve_residual, resolve_settings
-from starc.compiler.sharing import Features, find_unit, reused, shared, take
+from starc.compiler.settings import Settings, resolve_settings
+from starc.compiler.sharing import (
+    Features,
+    find_stream,
+    find_unit,
+    reused,
+    shared,
+    take,
+)
+from starc.compiler.unroll import count_units
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.grammar.library import where_declared
 from starc.grammar.source import Span
 
 NO_RESIDUAL = Residual("none")
-PARALLEL_MODES = ("sum", "mean", "difference")
+PARALLEL_MODES = ("sum", "mean", "difference", "gated")
 _PLACE = frozenset({"layer", "depth"})
 """Numbers that differ between places of a backbone, or between backbones."""
 MAX_FAULTS = 50
@@ -83,14 +92,14 @@ class Resolver:
         if not self.settings.complete:
             raise self._failure()
         try:
-            depth, passed = self._count(self.model.backbone)
+            depth, passed = count_units(self.model.backbone, self._times, self.limits.units)
         except StarError as failure:
             self.report(failure)
             raise self._failure() from None
         self.numbers: dict[str, Numeric] = {**self.settings.numbers(), "depth": Fraction(depth)}
         self._context = self.memo.context({**self.settings.numbers(), **self.settings.own})
         later = labels_of(self.model.backbone)
-        scope = Scope({}, {}, set(), set(), later, Names(MODEL_ATTRIBUTES), "")
+        scope = Scope({}, {}, {}, set(), set(), later, Names(MODEL_ATTRIBUTES), "")
         drafts = self._layers(self.model.backbone, scope, self.settings.residual)
         if self.failures:
             raise self._failure()
@@ -152,33 +161,6 @@ class Resolver:
                 )
 
     # --- blocks ---------------------------------------------------------------------------------
-
-    def _count(self, body: tuple[nodes.Layer, ...]) -> tuple[int, int]:
-        """Units when repeats are unrolled, and how many of them a token passes, as it does those of
-        a loop several times; refuses what is beyond the limit before unrolling it."""
-        total = passed = 0
-        for layer in body:
-            place = layer.span
-            match layer:
-                case nodes.Unit():
-                    total, passed = total + 1, passed + 1
-                case nodes.Repeat() | nodes.Loop():
-                    times, inner = self._times(layer), self._count(layer.body)
-                    # A body without units still costs its iterations.
-                    total += max(1, inner[0]) * (times if isinstance(layer, nodes.Repeat) else 1)
-                    passed += max(1, inner[1]) * times
-                    place = layer.count.span
-                case nodes.Parallel():
-                    inner = self._count(layer.body)
-                    total, passed = total + inner[0], passed + inner[1]
-            if passed > self.limits.units:
-                raise error(
-                    "too-many-units",
-                    f"the backbone unrolls to more than {self.limits.units:,} units.",
-                    place,
-                    hint="raise the limit with --max-units.",
-                )
-        return total, passed
 
     def _times(self, layer: nodes.Repeat | nodes.Loop) -> int:
         if isinstance(layer.count, nodes.Hole):
@@ -262,8 +244,6 @@ class Resolver:
 
     def _parallel(self, layer: nodes.Parallel, scope: Scope, residual: Residual) -> DraftLayer:
         mode, place = layer.mode, word_span(layer.span, "parallel")
-        if mode == "gated":
-            raise not_yet("parallel(gated)", word_span(layer.span, mode))
         if mode not in PARALLEL_MODES:
             raise error(
                 "unknown-name",
@@ -280,7 +260,7 @@ class Resolver:
                     modifier.span,
                 )
         residual = self._residual(layer.modifiers, residual)
-        name = scope.names.take(layer.label or "parallel", NORM_SUFFIXES)
+        name = scope.names.take(layer.label or "parallel", (*suffixes(residual), "_gate"))
         before = len(self.failures)
         branches = self._layers(layer.body, scope, NO_RESIDUAL)
         if len(self.failures) > before:
@@ -289,10 +269,18 @@ class Resolver:
             raise error("empty-backbone", "'parallel' has a branch without units.", place)
         if mode == "difference" and len(branches) == 1:
             raise error("empty-backbone", "'parallel(difference)' needs two branches.", place)
+        if layer.label:
+            scope.streams[layer.label] = scope.path + name
         return DraftParallel(name, scope.path + name, mode, branches, residual, layer.span)
 
-    def _residual(self, modifiers: tuple[nodes.Modifier, ...], residual: Residual) -> Residual:
+    def _residual(
+        self, modifiers: tuple[nodes.Modifier, ...], residual: Residual, layer: int | None = None
+    ) -> Residual:
         """The residual of a layer: the model's, or that of its `with`."""
+        place = Fraction(self._layer if layer is None else layer)
+        scope = {**self.settings.own, **self.numbers, "layer": place}
+        if self.settings.formula and residual is self.settings.residual:
+            residual = resolve_residual(self.settings.formula, scope)
         first: Span | None = None
         for modifier in modifiers:
             if not isinstance(modifier, nodes.With):
@@ -310,7 +298,7 @@ class Resolver:
             if first is not None:
                 raise duplicate("the residual is set twice.", span, first, "keep one of them.")
             first = span
-            residual = resolve_residual(modifier.value, {**self.settings.own, **self.numbers})
+            residual = resolve_residual(modifier.value, scope)
         return residual
 
     # --- units ----------------------------------------------------------------------------------
@@ -322,11 +310,11 @@ class Resolver:
         if isinstance(call, nodes.Hole):
             raise hole_error(call)
         node = self._operator(call)
-        residual = self._residual(unit.modifiers, residual)
+        residual = self._residual(unit.modifiers, residual, layer)
         taken = self._reused(unit, node, scope)
         body, features = self._called(call, node, taken, scope, layer)
         shares = [shared(m, body, scope) for m in unit.modifiers if isinstance(m, nodes.Shares)]
-        name = scope.names.take(unit.label or node.name, NORM_SUFFIXES)
+        name = scope.names.take(unit.label or node.name, suffixes(residual))
         inputs = {n: feature.ref for n, feature in {**features, **taken}.items()}
         draft = Draft(
             name,
@@ -341,6 +329,7 @@ class Resolver:
         )
         if unit.label:
             scope.labels[unit.label] = draft
+            scope.streams[unit.label] = draft.path
         return draft
 
     def _reused(self, unit: nodes.Unit, node: nodes.Operator, scope: Scope) -> Features:
@@ -408,11 +397,15 @@ class Resolver:
         features: Features = {}
         for name, argument in match_arguments(call.arguments, node, call.span).items():
             value = argument.value
+            wanted = declared[name].kind == "feature"
+            if wanted and isinstance(value, nodes.Name) and value.name not in scope_:
+                features[name] = find_stream(value, scope, self.settings.width)
+                continue
             if not isinstance(value, nodes.Member):
                 numbers[name] = expressions.number(value, f"'{name}' of '{node.name}'")
                 check_kind(numbers[name], declared[name], node, value.span)
                 continue
-            if declared[name].kind != "feature":
+            if not wanted:
                 raise error(
                     "wrong-type",
                     f"'{name}' of '{node.name}' is a number, not a feature.",

@@ -1,7 +1,7 @@
 """Model settings: vocab, width, residual and the rest, with their defaults and checks.
 
     vocab, width, context   required sizes
-    residual                pre(norm) | post(norm) | sandwich(norm) | none, default pre(rmsnorm)
+    residual                see residuals.py, default pre(rmsnorm)
     embedding               untied | tied, with scale = s and norm = n
     position                none | learned | sinusoidal
     head                    linear, with bias, scale and softcap
@@ -18,22 +18,28 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from starc.compiler import catalog
 from starc.compiler.arguments import one_of, size_of
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Argument, Entry, Role, choice, flag, positive, real
 from starc.compiler.expressions import Expressions
-from starc.compiler.faults import duplicate, error, fail, hole_error, not_yet
+from starc.compiler.faults import duplicate, error, hole_error, not_yet
 from starc.compiler.ir import Embedding, Head, Norm, Residual
 from starc.compiler.numbers import Numeric
-from starc.compiler.types import Constant, Feature, Problem
+from starc.compiler.residuals import (
+    NORMS,
+    default_final_norm,
+    default_norm,
+    depends_on_place,
+    fit,
+    is_formula,
+    resolve_norm,
+    resolve_residual,
+)
+from starc.compiler.types import Constant
 from starc.grammar import nodes
 from starc.grammar.errors import StarError, suggest
 from starc.grammar.source import Span
 
-NORMS = ("rmsnorm", "layernorm", "groupnorm", "l2norm")
-SCHEMES = {"pre": ("norm",), "post": ("norm",), "sandwich": ("norm", "post_norm"), "none": ()}
-PLANNED_SCHEMES = ("scaled", "hyper", "weighted")
 PLANNED_SETTINGS = ("causal", "dtype", "init", "readout")
 
 
@@ -61,6 +67,8 @@ class Settings:
     position: str = "none"
     head: Head = field(default_factory=Head)
     final_norm: Norm | None = None
+    formula: nodes.Expr | None = None
+    """The residual where it is a formula, which may read the number of each unit."""
     own: dict[str, Numeric] = field(default_factory=dict)
     """Numbers that the model names for itself."""
     complete: bool = True
@@ -107,15 +115,20 @@ def resolve_settings(model: nodes.Model, report: Callable[[StarError], None]) ->
                     hint=f"write {name} = {_EXAMPLE[name]} in the model.",
                 )
             )
-    if "final_norm" not in seen and settings.residual.scheme in ("pre", "sandwich"):
-        settings.final_norm = settings.residual.norms[0][1]
+    if settings.complete and settings.formula:
+        try:
+            _resolve_formula(settings, settings.formula, scope)
+        except StarError as failure:
+            report(failure)
+    if "final_norm" not in seen:
+        settings.final_norm = default_final_norm(settings.residual)
     if settings.complete:
         norms = {"residual": [n for _, n in settings.residual.norms]}
         norms["final_norm"] = [settings.final_norm] if settings.final_norm else []
         for name in norms.keys() & seen.keys():
             try:
                 for norm in norms[name]:
-                    _fit(norm, settings.width, seen[name].value.span)
+                    fit(norm, settings.width, seen[name].value.span)
             except StarError as failure:
                 report(failure)
     return settings
@@ -141,7 +154,10 @@ def _set(
     elif name not in SETTINGS:
         settings.own[name] = scope[name] = expressions.number(expr, f"'{name}'")
     elif name == "residual":
-        settings.residual = resolve_residual(expr, scope)
+        if is_formula(expr):
+            settings.formula = expr  # waits for the width
+        else:
+            settings.residual = resolve_residual(expr, scope)
     elif name == "final_norm":
         settings.final_norm = None if _is_none(expr) else resolve_norm(expr, scope)
     elif name == "position":
@@ -154,6 +170,14 @@ def _set(
         _, options = _word_with_options(expr, "head", _HEADS, expressions)
         softcap = float(options["softcap"]) or None
         settings.head = Head(options["bias"], float(options["scale"]), softcap)
+
+
+def _resolve_formula(settings: Settings, formula: nodes.Expr, scope: Mapping[str, Numeric]) -> None:
+    """The residual of a formula; where it reads the place of a unit, that of the first of one."""
+    if not depends_on_place(formula):
+        settings.formula = None
+    example: dict[str, Numeric] = {"depth": Fraction(1), "layer": Fraction(0)}
+    settings.residual = resolve_residual(formula, {**scope, **example})
 
 
 def unknown_setting(name: str, span: Span, own: Collection[str] = ()) -> StarError:
@@ -195,82 +219,3 @@ def _word_with_options(
         return word, expressions.bind(words[word], (), expr.span)
     word = _word(nodes.Name(expr.function, span=expr.name_span), what, words)
     return word, expressions.bind(words[word], expr.arguments, expr.span)
-
-
-def default_norm(op: str) -> Norm:
-    """A norm stage with its default options."""
-    entry = catalog.ENTRIES[op]
-    return Norm(op, tuple((a.name, a.default) for a in entry.arguments))
-
-
-def resolve_norm(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Norm:
-    """A norm named in a residual scheme or in final_norm: `rmsnorm` or `rmsnorm(eps = 1e-5)`."""
-    if isinstance(expr, nodes.Hole):
-        raise hole_error(expr)
-    name = expr.function if isinstance(expr, nodes.Call) else getattr(expr, "name", None)
-    if not isinstance(expr, nodes.Call | nodes.Name) or name not in NORMS:
-        near = suggest(name, NORMS) if name else ""
-        raise error(
-            "wrong-argument", f"this must be a norm: {one_of(NORMS)}.", expr.span, hint=near
-        )
-    arguments = expr.arguments if isinstance(expr, nodes.Call) else ()
-    bound = Expressions(Builder(), scope, dict, {}).bind(
-        catalog.ENTRIES[name], arguments, expr.span
-    )
-    return Norm(name, tuple(bound.items()))
-
-
-def resolve_residual(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Residual:
-    """A residual scheme: pre(norm), post(norm), sandwich(norm [, norm]) or none.
-
-    `scope` has the numbers known so far; norms are checked against the width once it is known.
-    """
-    name, span = _scheme_name(expr)
-    arguments = expr.arguments if isinstance(expr, nodes.Call) else ()
-    if name in PLANNED_SCHEMES:
-        raise not_yet(name, span)
-    if name not in SCHEMES:
-        raise error(
-            "unknown-name",
-            f"there is no residual scheme '{name}'.",
-            span,
-            "unknown",
-            suggest(name, SCHEMES) or f"schemes are {', '.join(SCHEMES)}.",
-        )
-    suffixes = SCHEMES[name]
-    if len(arguments) > len(suffixes) or any(a.name not in (None, "norm") for a in arguments):
-        takes = {0: "no norm", 1: "one norm"}.get(len(suffixes), f"at most {len(suffixes)} norms")
-        raise error(
-            "wrong-argument",
-            f"residual '{name}' takes {takes}.",
-            expr.span,
-            hint="for example pre(rmsnorm), sandwich(layernorm) or none.",
-        )
-    norms = [resolve_norm(a.value, scope) for a in arguments] or [default_norm("rmsnorm")]
-    if "width" in scope:
-        for argument, norm in zip(arguments, norms, strict=False):
-            _fit(norm, int(scope["width"]), argument.value.span)
-    return Residual(name, tuple((s, norms[min(i, len(norms) - 1)]) for i, s in enumerate(suffixes)))
-
-
-def _fit(norm: Norm, width: int, span: Span) -> None:
-    """Refuse a norm that the stream does not fit: groups that do not divide the width."""
-    try:
-        catalog.ENTRIES[norm.op].rule([Feature(1, width)], dict(norm.attributes))
-    except Problem as problem:
-        raise fail(problem, span) from None
-
-
-def _scheme_name(expr: nodes.Expr) -> tuple[str, Span]:
-    if isinstance(expr, nodes.Hole):
-        raise hole_error(expr)
-    if isinstance(expr, nodes.Call):
-        return expr.function, expr.name_span
-    if isinstance(expr, nodes.Name):
-        return expr.name, expr.span
-    raise error(
-        "wrong-argument",
-        "a residual scheme is a name such as pre(rmsnorm).",
-        expr.span,
-        hint=f"schemes are {', '.join(SCHEMES)}.",
-    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from starc.compiler.drafts import Draft, Scope, weights_of
 from starc.compiler.faults import error, word_span
-from starc.compiler.ir import FeatureRef
+from starc.compiler.ir import STREAM, FeatureRef
 from starc.compiler.memo import Body
 from starc.compiler.results import Poisoned
 from starc.compiler.types import Feature, Type, describe
@@ -67,6 +67,14 @@ def find_unit(label: str, span: Span, scope: Scope, what: str) -> Draft:
         "unknown",
         suggest(label, scope.labels) or _labels(scope),
     )
+
+
+def find_stream(name: nodes.Name, scope: Scope, width: int) -> Taken:
+    """The stream behind the labelled layer, as a feature."""
+    label = name.name
+    if label not in scope.streams:
+        find_unit(label, name.span, scope, "a feature argument")  # says what is wrong
+    return Taken(Feature(1, width), FeatureRef(scope.streams[label], STREAM), name.span)
 
 
 def _labels(scope: Scope) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from starc.compiler.catalog import ENTRIES
-from starc.compiler.ir import Loop, Model, Operator, Parallel, Repeat, units
+from starc.compiler.ir import STREAM, Loop, Model, Operator, Parallel, Repeat, parallels, units
 from starc.compiler.types import Feature, Problem
 from starc.grammar.errors import InternalError
 
@@ -74,15 +74,18 @@ def _operators_exist(model: Model) -> Findings:
 
 def _wires_look_back(model: Model) -> Findings:
     seen: dict[str, str] = {}
+    passed = {p.path for p in parallels(model.layers)}
     operators = {o.name: o for o in model.operators}
     for unit in units(model.layers):
         wanted = {name for name, _ in operators[unit.operator].inputs} - {"x"}
         if wanted != {name for name, _ in unit.inputs}:
             yield f"unit {unit.path} is given {unit.inputs}, its operator reads {sorted(wanted)}"
         for _, ref in unit.inputs:
+            if ref.unit in passed and ref.name == STREAM:
+                continue
             if ref.unit not in seen:
                 yield f"unit {unit.path} reads {ref.unit}, which does not come before it"
-            elif ref.name not in dict(operators[seen[ref.unit]].outputs):
+            elif ref.name != STREAM and ref.name not in dict(operators[seen[ref.unit]].outputs):
                 yield f"unit {unit.path} reads {ref.unit}.{ref.name}, which is no output"
         for tie in unit.ties:
             if tie.unit not in seen:

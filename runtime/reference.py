@@ -11,7 +11,7 @@ shared with the templates or with lowering.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -139,10 +139,9 @@ class _Evaluation:
     def _layers(self, layers: tuple[ir.Layer, ...], x: Tensor) -> Tensor:
         for layer in layers:
             match layer:
-                case ir.Unit():
+                case ir.Unit() | ir.Parallel():
                     x = self._residual(layer, x)
-                case ir.Parallel():
-                    x = self._residual(layer, x)
+                    self.features[layer.path, ir.STREAM] = x
                 case ir.Repeat():
                     for body in layer.bodies:
                         x = self._layers(body, x)
@@ -165,6 +164,11 @@ class _Evaluation:
                 else self._branches(layer, value)
             )
 
+        formula = layer.residual.formula
+        if formula:
+            results = self._values(formula, {"x": x}, lambda name: f"{layer.path}_{name}", f)
+            met: Tensor = results[formula.outputs[0][1]]
+            return met
         match layer.residual.scheme:
             case "pre":
                 return x + f(n(0, x))
@@ -185,6 +189,14 @@ class _Evaluation:
                 return sum(others, first) / len(layer.branches)
             case "difference":
                 return first - sum(others, torch.zeros_like(first))
+            case "gated":
+                name = f"{layer.path}_gate"
+                scores = x @ self.parameter(f"{name}.weight").T + self.parameter(f"{name}.bias")
+                weights = scores.softmax(-1)
+                return sum(
+                    (weights[..., i : i + 1] * y for i, y in enumerate(others, 1)),
+                    weights[..., :1] * first,
+                )
         raise InternalError(f"no reference for the parallel mode '{layer.mode}'")
 
     def _unit(self, unit: ir.Unit, x: Tensor) -> Tensor:
@@ -192,24 +204,37 @@ class _Evaluation:
         operator = self.model.operator(unit.operator)
         sources = {name: self.features[ref.unit, ref.name] for name, ref in unit.inputs}
         sources["x"] = x
+        results = self._values(
+            operator, sources, lambda name: f"{self._owner(unit.path, name)}.{name}"
+        )
+        for name, id in operator.outputs:
+            self.features[unit.path, name] = results[id]
+        return self.features[unit.path, operator.outputs[0][0]]
+
+    def _values(
+        self,
+        operator: ir.Operator,
+        sources: Mapping[str, Tensor],
+        full_name: Callable[[str], str],
+        branch: Callable[[Tensor], Tensor] | None = None,
+    ) -> list[Any]:
+        """All values of an operator; `branch` is the unit of a residual formula."""
         results: list[Any] = []
         for value in operator.values:
             if value.op == "input":
                 results.append(sources[value.attribute("name")])
                 continue
+            operands = [results[i] for i in value.inputs]
+            if value.op == "branch" and branch:
+                results.append(branch(operands[0]))
+                continue
             if value.op not in OPERATIONS:
                 raise InternalError(f"no reference for the operation '{value.op}'")
-            operands = [results[i] for i in value.inputs]
-            weights = [
-                self.parameter(f"{self._owner(unit.path, name)}.{name}")
-                for name in value.parameters
-            ]
+            weights = [self.parameter(full_name(name)) for name in value.parameters]
             length, context = self.tokens.shape[1], self.model.context
             step = Step(value, operands, weights, length, context, self.tokens, self.embedded)
             results.append(OPERATIONS[value.op](step))
-        for name, id in operator.outputs:
-            self.features[unit.path, name] = results[id]
-        return self.features[unit.path, operator.outputs[0][0]]
+        return results
 
     def _owner(self, path: str, parameter: str) -> str:
         """The path of the unit that holds a unit's parameter: its own, or where ties lead."""

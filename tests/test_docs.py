@@ -22,7 +22,8 @@ from starc.compiler.arguments import signature
 from starc.compiler.catalog.entry import Role
 from starc.compiler.driver import compile_program
 from starc.compiler.options import Limits, Options
-from starc.compiler.settings import PLANNED_SCHEMES, PLANNED_SETTINGS, SETTINGS
+from starc.compiler.residuals import PLANNED_SCHEMES
+from starc.compiler.settings import PLANNED_SETTINGS, SETTINGS
 from starc.grammar.errors import StarError, render
 from starc.grammar.source import Source
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from starc.compiler.catalog.algorithms import ALGORITHMS
+from starc.compiler.catalog.backbone import BACKBONE
 from starc.compiler.catalog.entry import Entry, Role
 from starc.compiler.catalog.maps import MAPS
 from starc.compiler.catalog.mixers import MIXERS
@@ -18,7 +19,16 @@ from starc.compiler.catalog.stages import STAGES
 from starc.compiler.types import Mixer, Type
 
 ENTRIES: dict[str, Entry] = {
-    entry.op: entry for entry in (*POINTWISE, *MAPS, *POSITION, *STAGES, *MIXERS, *ALGORITHMS)
+    entry.op: entry
+    for entry in (
+        *POINTWISE,
+        *MAPS,
+        *POSITION,
+        *STAGES,
+        *MIXERS,
+        *ALGORITHMS,
+        *BACKBONE,
+    )
 }
 
 _WRITTEN = [entry for entry in ENTRIES.values() if entry.role is not Role.INTERNAL]

@@ -11,10 +11,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from starc.compiler.ir import Layer, Loop, Model, Norm, Parallel, Repeat, Residual, Unit, units
+from starc.compiler.ir import (
+    STREAM,
+    Layer,
+    Loop,
+    Model,
+    Norm,
+    Parallel,
+    Repeat,
+    Residual,
+    Unit,
+    parallels,
+    streams_read,
+    units,
+)
 from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.modules import norm_module
 from starc.compiler.lower.operator import Ambient, Lowered, OperatorLowering
+from starc.compiler.lower.residuals import FormulaLowering
 from starc.compiler.naming import Names
 from starc.compiler.plan import Line, ModelPlan, ModuleClass
 
@@ -64,6 +78,9 @@ class Backbone:
             self.operators[operator_name] = lowered = lowering.lower()
             self.classes.append(lowered.module)
         self._units = {unit.path: unit for unit in units(model.layers)}
+        self._names = {place.path: place.name for place in parallels(model.layers)}
+        self._names |= {path: unit.name for path, unit in self._units.items()}
+        self._streams = streams_read(model.layers)
 
     # --- layers ---------------------------------------------------------------------------------
 
@@ -82,7 +99,18 @@ class Backbone:
     def _residual(
         self, name: str, residual: Residual, layer: Unit | Parallel, scope: Scope
     ) -> None:
-        """The one or two lines by which a layer meets the stream x."""
+        """The lines by which a layer meets the stream x."""
+        if residual.formula:
+            FormulaLowering(
+                residual.formula,
+                name,
+                self.functions,
+                scope.init,
+                scope.lines,
+                lambda read: self._branch(layer, read, scope),
+            ).run()
+            self._keep_stream(layer, scope)
+            return
         norms = {suffix: f"self.{name}_{suffix}" for suffix, _ in residual.norms}
         for suffix, norm in residual.norms:
             made = self._norm(norm)
@@ -101,6 +129,14 @@ class Backbone:
             case _:
                 line = f"x = {result}"
         scope.lines.append(Line(line))
+        self._keep_stream(layer, scope)
+
+    def _keep_stream(self, layer: Unit | Parallel, scope: Scope) -> None:
+        """A name for the stream behind a layer where a later unit reads it."""
+        if layer.path in self._streams:
+            name = self._variable(layer.name, "stream")
+            scope.locals[layer.path, STREAM] = name
+            scope.lines.append(Line(f"{name} = x"))
 
     def _norm(self, norm: Norm) -> str:
         return norm_module(norm.op, 1, self.model.width, norm.attributes, self.functions)
@@ -140,7 +176,7 @@ class Backbone:
     def _feature(self, path: str, name: str, scope: Scope) -> str:
         if (path, name) in scope.locals:
             return scope.locals[path, name]
-        local = self._variable(self._units[path].name, name)
+        local = self._variable(self._names[path], name or "stream")
         scope.needs[local] = "Tensor"
         scope.locals[path, name] = local
         return local
@@ -167,17 +203,41 @@ class Backbone:
         results = []
         for i, branch in enumerate(parallel.branches):
             if isinstance(branch, Unit | Parallel) and branch.residual.scheme == "none":
-                results.append(self._branch(branch, read, scope))
+                results.append(self._plain(branch, read, scope))
             elif isinstance(branch, Repeat | Loop):
                 results.append(self._repeated(branch, read, scope, f"{parallel.name}_{i + 1}"))
             else:
                 results.append(self._wrapped(branch, read, scope, f"{parallel.name}_{i + 1}"))
         if parallel.mode == "difference":
             return f"({' - '.join(results)})" if len(results) > 1 else results[0]
+        if parallel.mode == "gated":
+            return self._gated(parallel, read, results, scope)
         total = f"({' + '.join(results)})"
         if parallel.mode == "mean":
             return f"{total} / {len(results)}"
         return total
+
+    def _gated(self, parallel: Parallel, read: str, results: list[str], scope: Scope) -> str:
+        name, width = f"{parallel.name}_gate", self.model.width
+        std = f"{width**-0.5:.6g}"
+        self.functions.function("module/linear", "linear")
+        scope.init.append(
+            Line(f"self.{name} = linear({width}, {len(results)}, std={std}, bias=True)")
+        )
+        scope.lines.append(
+            Line(f"{name} = self.{name}({read}).softmax(-1)", f"(B, T, {len(results)})")
+        )
+        parts = [f"{name}[..., {i}:{i + 1}] * {r}" for i, r in enumerate(results)]
+        return f"({' + '.join(parts)})"
+
+    def _plain(self, branch: Unit | Parallel, read: str, scope: Scope) -> str:
+        """A branch without a residual scheme; what it gives is the stream behind it."""
+        result = self._branch(branch, read, scope)
+        if branch.path not in self._streams:
+            return result
+        name = scope.locals[branch.path, STREAM] = self._variable(branch.name, "stream")
+        scope.lines.append(Line(f"{name} = {result}"))
+        return name
 
     def _wrapped(self, branch: Layer, read: str, scope: Scope, target: str) -> str:
         """A branch with a residual scheme of its own, computed on a copy of the stream's name."""

@@ -109,12 +109,25 @@ WIRING = {
     "loop": "a: f() loop 3 { b: f() reuses u from a  d: f() repeat 2 { f() shares u with d } "
     "loop 2 { g() } }  "
     "parallel(sum) { loop 2 { g() with residual = pre } f() }",
+    "gated": "parallel(gated) { f() repeat 2 { g() } }  "
+    "p: parallel(gated) { parallel(mean) { f() g() } g() f() with residual = pre } "
+    "with residual = none",
+    "streams": "a: f() p: parallel(sum) { b: f() c: f() with residual = post g() } "
+    "repeat 2 { k(a) d: parallel(mean) { g() f() } with residual = none  k(d) k(p) } k(b) k(c) "
+    "loop 2 { k(p) e_: g() k(e_) with residual = none }",
+    "formulas": "f() with residual = 0.5 * x - 2 * f(x |> layernorm(bias = false)) "
+    "g() with residual = rmsnorm(x) + f(rmsnorm(x))  "
+    "repeat 2 { f() with residual = x + (f(x) |> gain(init = 1e-4)) + param(1, width) } "
+    "f() with residual = (1 - sigmoid(dense(x, 1, bias = true))) * x "
+    "+ sigmoid(dense(x, 1, bias = true)) * f(x / (layer + 1) |> tanh) "
+    "parallel(sum) { f() g() with residual = x - f(-x) } with residual = rmsnorm(3 * x + f(x))",
     "feature": "a: f() h(from_a = a.u) h(from_a = 0.5)",
 }
 
 UNITS = """
 operator f() { u = x |> dense(6) |> tanh  w = u |> dense(4)  y = concat(u, w) |> dense(width) }
 operator g() { y = x |> conv(3) |> silu }
+operator k(first: feature) { y = x + first |> dense(width) }
 operator h(from_a: feature) { y = (x |> dense(6)) * from_a |> dense(width) }
 """
 
@@ -123,6 +136,9 @@ SETTINGS = {
     "learned": "position = learned  head = linear(scale = 1/4, softcap = 2)  final_norm = none",
     "sinusoidal": "position = sinusoidal  residual = post(layernorm(bias = false))",
     "sandwich": "residual = sandwich(rmsnorm)  final_norm = groupnorm(groups = 2)",
+    "deepnorm": "residual = layernorm(power(2 * depth, 1/4) * x + f(x))",
+    "scaled": "residual = scaled(layernorm(bias = false), branch = 1 / (layer + 1), stream = 0.7)",
+    "rezero": "residual = x + param(1, 1) * f(x)  final_norm = rmsnorm",
     "l2norm": "residual = pre(l2norm)  embedding = untied(norm = l2norm)",
 }
 

@@ -123,6 +123,9 @@ class _Program:
                 "none",
                 "pre",
                 f"pre(norm = {norm})",
+                f"x / 2 + f(x |> {norm})",
+                "x + (f(rmsnorm(x)) |> gain(init = 1/2)) * sigmoid(x)",
+                f"scaled({norm}, stream = 1/2, branch = 1 / (1 + layer))",
             )
         )
 
@@ -146,7 +149,7 @@ class _Program:
             count = draws.pick("2", "4 / 2", "1")
             return f"loop {count} {{ {self.layers(list(scope), nesting + 1, copies)} }}"
         if kind == 5:
-            mode = draws.pick("sum", "mean", "difference")
+            mode = draws.pick("sum", "mean", "difference", "gated")
             label = ""
             if draws.chance(3):
                 scope.append(Labelled(self.label(scope), None, "", False))
