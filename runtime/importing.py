@@ -30,7 +30,7 @@ from starc.grammar.weight_map import (
     parse_index,
 )
 from starc.runtime.pretrained import Pretrained
-from starc.runtime.weight_functions import FUNCTIONS, Unfit, floating
+from starc.runtime.weight_functions import FUNCTIONS, NUMBERS, Unfit, floating
 
 Shape = tuple[int, ...]
 _SHOWN = 8
@@ -302,9 +302,14 @@ class _Evaluation:
         return left / right
 
     def _call(self, call: Call) -> Result:
+        if call.function in NUMBERS:
+            values = [self.value(argument) for argument in call.arguments]
+            if not any(isinstance(value, Tensor) for value in values):
+                return _number(call, [_plain(value) for value in values])
         function = FUNCTIONS.get(call.function)
         if function is None:
-            hint = suggest(call.function, FUNCTIONS) or f"functions are {', '.join(FUNCTIONS)}."
+            known = sorted({*FUNCTIONS, *NUMBERS})
+            hint = suggest(call.function, known) or f"functions are {', '.join(known)}."
             raise _fault("unknown-name", f"there is no function '{call.function}'.", call, hint)
         wrong = _fault(
             "wrong-argument",
@@ -369,6 +374,20 @@ class _Evaluation:
                 return self._free(value.first)
             case Number():
                 return None
+
+
+def _number(call: Call, values: list[int | float]) -> int | float | Fraction:
+    """A function of numbers; whole results stay exact."""
+    function, count = NUMBERS[call.function]
+    if len(values) != count or call.named:
+        hint = f"it takes {count} number{'s' * (count > 1)}."
+        raise _fault("wrong-argument", f"'{call.function}' is not called so.", call, hint)
+    try:
+        result = function(*values)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        shown = ", ".join(map(str, values))
+        raise _fault("bad-number", f"{call.function}({shown}) has no value.", call) from None
+    return Fraction(result) if isinstance(result, int) else result
 
 
 def _plain(number: Result) -> int | float:

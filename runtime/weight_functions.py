@@ -7,12 +7,15 @@ Numbers reach functions as int, where they are whole, or float.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+Number = int | float
 
 
 class Unfit(Exception):
@@ -145,3 +148,21 @@ FUNCTIONS: dict[str, Function] = {
     "softplus": Function(_pointwise(torch.nn.functional.softplus), "softplus(x)"),
     "inverse_softplus": Function(_pointwise(_inverse_softplus), "inverse_softplus(x)"),
 }
+
+
+def _multiple(a: Number, of: Number) -> Number:
+    return math.ceil(a / of) * of
+
+
+NUMBERS: dict[str, tuple[Callable[..., Number], int]] = {
+    "floor": (math.floor, 1),
+    "ceil": (math.ceil, 1),
+    "sqrt": (math.sqrt, 1),
+    "exp": (math.exp, 1),
+    "log": (math.log, 1),
+    "power": (math.pow, 2),
+    "multiple": (_multiple, 2),
+    "min": (min, 2),
+    "max": (max, 2),
+}
+"""Functions of numbers alone, with how many they take."""

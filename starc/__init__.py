@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starc.compiler.options import Options
     from starc.grammar.errors import Diagnostic, InternalError, StarError, render
     from starc.runtime.loader import load
+    from starc.weights import import_checkpoint, load_weights
 
 _HOME = {
     "Artifact": "starc.compiler.driver",
@@ -33,7 +34,9 @@ _HOME = {
     "check_file": "starc.api",
     "compile_file": "starc.api",
     "compile_text": "starc.api",
+    "import_checkpoint": "starc.weights",
     "load": "starc.runtime.loader",
+    "load_weights": "starc.weights",
     "render": "starc.grammar.errors",
 }
 
@@ -47,7 +50,9 @@ __all__ = [
     "check_file",
     "compile_file",
     "compile_text",
+    "import_checkpoint",
     "load",
+    "load_weights",
     "render",
 ]
 

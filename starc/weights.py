@@ -7,7 +7,7 @@ Refuses: the meaning of maps (runtime/importing.py), the terminal, and writing f
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,10 +28,17 @@ from starc.runtime.pretrained import Pretrained, open_pretrained
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """A generated file and every tensor of its module's state, by name."""
+    """A generated file and the parameters and buffers of its module, by name, tied ones once."""
 
     artifact: Artifact
     tensors: dict[str, torch.Tensor]
+
+    def model(self) -> torch.nn.Module:
+        """The generated model with these weights."""
+        model = load(self.artifact.text).Model()
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        fill(model, shapes, self.tensors.__getitem__)
+        return model
 
 
 def import_checkpoint(
@@ -58,6 +65,38 @@ def import_checkpoint(
         state = load(artifact.text).Model().state_dict()
         tensors |= {name: state[name].clone() for name in names if name not in tensors}
     return Imported(artifact, {name: tensors[name] for name in names})
+
+
+def load_weights(model: torch.nn.Module, file: str | os.PathLike[str]) -> None:
+    """Fill a model with the weights of a file that `starc import` wrote.
+
+    Raises StarError when the file cannot be read or its tensors are not those of the model.
+    """
+    fill(model, (found := open_pretrained(Path(file))).shapes, found.read, os.fspath(file))
+
+
+def fill(
+    model: torch.nn.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], torch.Tensor],
+    what: str = "weights",
+) -> None:
+    """Copy tensors into a model: each parameter and buffer once, by its first name."""
+    state = model.state_dict(keep_vars=True)
+    own = {n: t for n, t in (*model.named_parameters(), *model.named_buffers()) if n in state}
+    wrong = [n for n in own if shapes.get(n) != tuple(own[n].shape)]
+    wrong += [n for n in shapes if n not in own]
+    if wrong:
+        raise StarError(
+            Diagnostic(
+                "weights-do-not-fit",
+                f"'{what}' does not belong to this model: {', '.join(wrong[:3])}.",
+                hint="compile the program with the settings that it was imported with.",
+            )
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(read(name))
 
 
 def parameters_of(source: Source, options: Options) -> Mapping[str, tuple[int, ...]]:

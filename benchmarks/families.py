@@ -1,0 +1,132 @@
+"""Small random models of published families, built by transformers: what to compare with.
+
+Owns: one small configuration of each family, and noise on every parameter, so that no term hides
+behind a 0 or a 1. Refuses: comparing anything (parity.py, tests/peers).
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from starc.compiler.options import Options
+from starc.weights import Imported, import_checkpoint
+
+FOLDER = Path(__file__).parents[1] / "examples" / "families"
+VOCAB = 211
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family: its model class without "ForCausalLM", and its configuration.
+
+    `attention` is the implementation of attention in transformers; `cache` says that its decoding
+    from a cache is to be compared as well.
+    """
+
+    architecture: str
+    config: dict[str, Any] = field(default_factory=dict)
+    attention: str = "eager"
+    program: str = ""
+    """Which program and map; the family's name if empty."""
+    model: str = "ForCausalLM"
+    cache: bool = True
+
+
+LLAMA = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+    "pad_token_id": None,
+}
+WINDOW = 16
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family("Llama", LLAMA | {"head_dim": 24}),
+    "mistral": Family("Mistral", LLAMA | {"sliding_window": WINDOW}),
+    "qwen3": Family("Qwen3", LLAMA | {"head_dim": 24}),
+    "gemma2": Family(
+        "Gemma2",
+        LLAMA
+        | {"head_dim": 24, "sliding_window": WINDOW, "query_pre_attn_scalar": 20}
+        | {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0}
+        | {"tie_word_embeddings": True, "layer_types": [SLIDING, FULL]},
+    ),
+    "gpt_neox": Family("GPTNeoX", LLAMA | {"rotary_pct": 0.25}),
+    "minicpm3": Family(
+        "MiniCPM3",
+        LLAMA
+        | {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16}
+        | {"qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10, "dim_model_base": 16}
+        | {"tie_word_embeddings": True},
+    ),
+    "mamba": Family(
+        "Mamba",
+        {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+        | {"tie_word_embeddings": True, "pad_token_id": None},
+    ),
+    "mamba2": Family(
+        "Mamba2",
+        {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+        | {"num_heads": 8, "head_dim": 8, "expand": 2, "n_groups": 2, "chunk_size": 16}
+        | {"tie_word_embeddings": False, "pad_token_id": None},
+    ),
+    "lfm2": Family(
+        "Lfm2",
+        LLAMA
+        | {"num_hidden_layers": 3, "layer_types": ["conv", "conv", FULL]}
+        | {"block_multiple_of": 16, "tie_word_embeddings": True},
+    ),
+}
+
+
+def published(name: str, seed: int = 0) -> Any:
+    """A family's model with noise on every parameter, in evaluation mode."""
+    import transformers
+
+    logging.disable(logging.WARNING)  # it tells of kernels that only a GPU has
+    transformers.utils.logging.disable_progress_bar()
+    family = FAMILIES[name]
+    torch.manual_seed(seed)
+    config_class = getattr(transformers, family.architecture + "Config")
+    model_class = getattr(transformers, family.architecture + family.model)
+    model = model_class._from_config(
+        config_class(**family.config), attn_implementation=family.attention
+    )
+    shake(model)
+    return model.float().eval()
+
+
+def shake(model: nn.Module) -> None:
+    """Noise on every parameter, and on the buffers that a checkpoint keeps."""
+    kept = set(model.state_dict())
+    tensors = dict(model.named_parameters())
+    tensors |= {name: b for name, b in model.named_buffers() if name in kept}
+    with torch.no_grad():
+        for tensor in tensors.values():
+            if tensor.is_floating_point():
+                scale = tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.2
+                tensor += scale * torch.randn_like(tensor)
+
+
+def compiled(name: str, model: Any, folder: Path | None = None) -> tuple[nn.Module, Imported]:
+    """The program of a family with the weights of a published model, through files and its map."""
+    program = FAMILIES[name].program or name
+    with tempfile.TemporaryDirectory(dir=folder) as checkpoint:
+        model.save_pretrained(checkpoint)
+        imported = import_checkpoint(
+            checkpoint, FOLDER / f"{program}.map", options=Options(format=False)
+        )
+    return imported.model().eval(), imported

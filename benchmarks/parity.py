@@ -1,0 +1,157 @@
+"""How closely compiled programs reproduce models that others published.
+
+Run from the repository: `python benchmarks/parity.py`. For every family transformers builds a small
+model; all its parameters get noise, it is saved, and its checkpoint goes through the family's map
+into the compiled program of examples/families. Then both see the same tokens, in float32. The table
+is printed and written to benchmarks/results/parity.md.
+
+- forward: the largest difference of two logits, of the whole sequence at once, over the largest
+  logit of the published model.
+- decoding: the same, where both models see a prefix first and then one token after the other, each
+  with its own cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import shlex
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from families import FAMILIES, VOCAB, compiled, published
+from torch import Tensor, nn
+
+RESULTS = Path(__file__).parent / "results" / "parity.md"
+TARGET = 1e-5
+BATCH, LENGTH, PREFIX = 2, 97, 61
+
+
+@dataclass(frozen=True)
+class Row:
+    """Differences of a family, relative to the largest logit; None where not compared."""
+
+    name: str
+    architecture: str
+    parameters: int
+    largest: float
+    forward: float
+    decoding: float | None
+
+
+def compare(name: str) -> Row:
+    theirs = published(name)
+    ours, _ = compiled(name, theirs)
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(VOCAB, (BATCH, LENGTH), generator=generator)
+    with torch.no_grad():
+        expected = theirs(input_ids=tokens, use_cache=False).logits
+        logits = ours(tokens)
+        largest = float(expected.abs().max())
+        decoding = None
+        if FAMILIES[name].cache and hasattr(ours, "init_cache"):
+            theirs_stepwise = steps_of(theirs, tokens)
+            decoding = difference(steps(ours, tokens), theirs_stepwise) / largest
+    size = sum(p.numel() for p in ours.parameters())
+    family = FAMILIES[name]
+    architecture = family.architecture + family.model
+    return Row(name, architecture, size, largest, difference(logits, expected) / largest, decoding)
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+def steps(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Logits of a compiled model: a prefix at once, then token by token."""
+    cache = model.init_cache(tokens.shape[0], tokens.shape[1])  # type: ignore[operator]
+    pieces = [model(tokens[:, :PREFIX], cache=cache)]
+    pieces += [model(tokens[:, i : i + 1], cache=cache) for i in range(PREFIX, LENGTH)]
+    return torch.cat(pieces, dim=1)
+
+
+def steps_of(model: Any, tokens: Tensor) -> Tensor:
+    """The same of a model of transformers. Some families need their positions to be given."""
+    found = model(input_ids=tokens[:, :PREFIX], use_cache=True)
+    cache = "cache_params" if getattr(found, "cache_params", None) is not None else None
+    cache = cache or "past_key_values"
+    pieces = [found.logits]
+    for i in range(PREFIX, LENGTH):
+        more: dict[str, Any] = {cache: getattr(found, cache), "use_cache": True}
+        if cache == "past_key_values":
+            more["position_ids"] = torch.full((tokens.shape[0], 1), i)
+        found = model(input_ids=tokens[:, i : i + 1], **more)
+        pieces.append(found.logits)
+    return torch.cat(pieces, dim=1)
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    yield "| family | architecture | parameters | largest logit | forward | decoding |"
+    yield "|---|---|--:|--:|--:|--:|"
+    for r in rows:
+        decoding = "" if r.decoding is None else f"{r.decoding:.1e}"
+        yield (
+            f"| {r.name} | {r.architecture} | {r.parameters:,} | {r.largest:.2f} "
+            f"| {r.forward:.1e} | {decoding} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("families", nargs="*", help="default: all")
+    parser.add_argument("--out", type=Path, help="the record to write; default: only when all ran")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    names = options.families or list(FAMILIES)
+    rows, failed = [], []
+    for name in names:
+        start = time.perf_counter()
+        try:
+            row = compare(name)
+        except Exception:  # the table of the others is worth having
+            traceback.print_exc(limit=4)
+            failed.append(name)
+            continue
+        rows.append(row)
+        decoding = "" if row.decoding is None else f", decoding {row.decoding:.1e}"
+        seconds = time.perf_counter() - start
+        print(f"{name}: forward {row.forward:.1e}{decoding} ({seconds:.1f} s)", flush=True)
+    beyond = [r.name for r in rows if max(r.forward, r.decoding or 0.0) > TARGET]
+    if failed or beyond:
+        print(f"failed: {', '.join(failed) or 'none'}; beyond {TARGET}: {', '.join(beyond)}")
+    out = options.out or (None if options.families else RESULTS)
+    if out is not None:
+        text = "\n".join(
+            [
+                "# Parity with published models",
+                "",
+                "Largest difference of logits over the largest logit, in float32: the whole "
+                f"sequence of {LENGTH} tokens at once, and a prefix of {PREFIX} followed by single "
+                f"tokens, each model with its own cache. Target: {TARGET:.0e}. Small random models "
+                "with noise on every parameter; programs and maps are in examples/families.",
+                "",
+                *table(rows),
+                "",
+                f"{datetime.date.today()}, {platform.machine()}, Python "
+                f"{platform.python_version()}, torch {torch.__version__}, transformers "
+                f"{version('transformers')}.",
+                f"`{shlex.join(['python', *sys.argv])}`",
+                "",
+            ]
+        )
+        out.parent.mkdir(exist_ok=True)
+        out.write_text(text)
+    sys.exit(bool(failed or beyond))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Programs of examples/families: they compile clean and give the logits of published models."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from starc.compiler.driver import check_program
+from starc.compiler.options import Options
+from starc.grammar.library import read_source
+from starc.grammar.parser import parse
+from starc.grammar.printer import format_program
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = sorted((ROOT / "examples" / "families").glob("*.star"))
+
+
+def families() -> ModuleType:
+    """benchmarks/families.py, which is no part of the package."""
+    known = sys.modules.get("starc_families")
+    if known is not None:
+        return known
+    spec = importlib.util.spec_from_file_location(
+        "starc_families", ROOT / "benchmarks" / "families.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["starc_families"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in PROGRAMS])
+def test_program_is_clean_at_its_own_size(path: Path) -> None:
+    source = read_source(path)
+    assert check_program(source, Options()) == ()
+    assert format_program(parse(source)) == source.text
+
+
+def test_every_program_has_a_family_and_a_map() -> None:
+    used = {family.program or name for name, family in families().FAMILIES.items()}
+    assert used == {path.stem for path in PROGRAMS}
+    assert used == {path.stem for path in (ROOT / "examples" / "families").glob("*.map")}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", list(families().FAMILIES))
+def test_logits_are_those_of_the_published_model(name: str) -> None:
+    pytest.importorskip("transformers")
+    theirs = families().published(name)
+    ours, imported = families().compiled(name, theirs)
+    assert imported.artifact.warnings == ()
+    tokens = torch.randint(families().VOCAB, (2, 37), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs(input_ids=tokens, use_cache=False).logits
+        logits = ours(tokens)
+    assert float((logits - expected).abs().max() / expected.abs().max()) < 1e-5
