@@ -4,6 +4,7 @@
     diagonal                        0                                  nothing
     toeplitz, explicit, k taps      2 k c                              delay line: c (k - 1)
     toeplitz, implicit              10 log2(L) c                       V, per past token
+    toeplitz, ssm                   10 log2(L) c, 4 c order in a step  c order
     low rank, no nonlinearity       2 h' n p + 2 h n p                 h' n p
     semi-separable                  2 h' n p + 2 h n p                 h' n p
     any other (nonlinear, band)     (2 h n + 2 h p) * visible pairs    B (and A), V, per past token

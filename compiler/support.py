@@ -25,6 +25,8 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "short_convolution": ("LagSum",),
     "long_convolution": ("wide",),
     "implicit_filter": ("wide",),
+    "ssm_filter": ("wide",),
+    "modal_convolution": ("wide",),
     "semi_separable_matrix": ("wide", "to_chunks"),
     # support functions
     "ScalarRecurrence": ("carry", "sums_from_here"),

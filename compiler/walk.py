@@ -71,13 +71,14 @@ class Walk:
         self.delays: dict[int, int] = {}
         self.pairs: dict[tuple[int, bool], int] = {}
         self.token = self.position = self.spectrum = self.triple = self.state = 0
+        self.modal = 0, 0
         self._written: set[tuple[int, int, bool, bool]] = set()
         for value in values:
             self.nodes.append(self._visit(value))
 
     def work(self) -> Work:
         pairs = tuple((window, causal, n) for (window, causal), n in self.pairs.items())
-        return Work(self.token, self.position, pairs, self.spectrum, self.triple)
+        return Work(self.token, self.position, pairs, self.spectrum, self.triple, self.modal)
 
     # --- the graph of token-local values ------------------------------------------------------
 
@@ -204,6 +205,10 @@ class Walk:
             reach = min(taps.length, window)
             self.token += 2 * reach * channels
             self._delay(operand.node, reach - 1)
+        elif self.values[filter].op == "ssm" and window == WHOLE:
+            states = channels * int(self.values[filter].attribute("order"))
+            self.state += states
+            self.modal = self.modal[0] + channels, self.modal[1] + 4 * states
         else:
             self._need(operand.node, window)
             if window == WHOLE:
@@ -255,11 +260,10 @@ class Walk:
                 *mixer, v = value.inputs
                 sums = dict(value.attributes).get("floor") is not None
                 return self._recur(mixer, self._operand(v), type_, sums)
-            case "short_convolution" | "long_convolution":
+            case "short_convolution" | "long_convolution" | "modal_convolution":
                 kernel, v = value.inputs
-                return self._convolve(
-                    kernel, self._operand(v), type_, value.attribute("taps") or WHOLE
-                )
+                taps = value.attribute("taps") if value.op != "modal_convolution" else None
+                return self._convolve(kernel, self._operand(v), type_, taps or WHOLE)
             case "gated_convolution":
                 kernel, *operands = value.inputs
                 gate = operands.pop(0) if value.attribute("output_gate") else None

@@ -19,6 +19,7 @@ class Work:
     `token`: per token. `position`: per position whatever the batch (filters made from positions).
     `pairs`: (window, causal, operations per visible pair). `spectrum`: channels convolved by FFT.
     `triple`: per pair of tokens and token between them, for a product of two written-out mixers.
+    `modal`: channels convolved by FFT in a forward pass, and operations of their states in a step.
     """
 
     token: int = 0
@@ -26,14 +27,15 @@ class Work:
     pairs: tuple[tuple[int, bool, int], ...] = ()
     spectrum: int = 0
     triple: int = 0
+    modal: tuple[int, int] = (0, 0)
 
     def forward(self, length: int, batch: int) -> int:
         """Operations of one forward pass over (batch, length) tokens."""
         each = self.token * length
         for window, causal, operations in self.pairs:
             each += operations * visible_pairs(length, window, causal)
-        if self.spectrum:
-            each += round(10 * length * math.log2(length) * self.spectrum)
+        if channels := self.spectrum + self.modal[0]:
+            each += round(10 * length * math.log2(length) * channels)
         if self.triple:
             each += self.triple * length * (length + 1) * (length + 2) // 6
         return batch * each + self.position * length
@@ -43,7 +45,7 @@ class Work:
 
         Values that are kept are at hand; making others from them again is not counted.
         """
-        each = self.token
+        each = self.token + self.modal[1]
         for window, _, operations in self.pairs:
             each += operations * min(length, window)
         each += 2 * length * self.spectrum

@@ -271,6 +271,27 @@ def _implicit(s: Step) -> Tensor:
     return taps
 
 
+def _ssm(s: Step) -> Tensor:
+    """Taps (lanes, T): what an impulse leaves in a state with B = 1, held constant for a step.
+
+    Each mode is h' = a h + u, over a step of dt: h <- exp(a dt) h + (exp(a dt) - 1) / a u.
+    """
+    step, decay, *rest = s.weights
+    if s.get("init") == "real":
+        (c,) = rest
+        a, factor = -decay.exp(), 1
+    else:
+        frequency, pair = rest
+        c, factor = torch.complex(pair[..., 0], pair[..., 1]), 2  # with their conjugates
+        a = torch.complex(-decay.exp(), frequency)
+    kept = (a * step.exp()).exp()  # (lanes, modes)
+    state, taps = (kept - 1) / a, []
+    for _ in range(s.length):
+        taps.append(factor * (c * state).real.sum(-1))
+        state = kept * state
+    return torch.stack(taps, dim=-1)
+
+
 # --- pointwise ---------------------------------------------------------------------------------
 
 
@@ -365,4 +386,5 @@ STAGES: dict[str, Operation] = {
     "param": _param,
     "explicit": _explicit,
     "implicit": _implicit,
+    "ssm": _ssm,
 }

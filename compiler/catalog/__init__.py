@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from starc.compiler.catalog.algorithms import ALGORITHMS
 from starc.compiler.catalog.backbone import BACKBONE
 from starc.compiler.catalog.entry import Entry, Role
+from starc.compiler.catalog.filters import FILTERS
 from starc.compiler.catalog.maps import MAPS
 from starc.compiler.catalog.mixers import MIXERS
 from starc.compiler.catalog.pointwise import POINTWISE
@@ -25,6 +26,7 @@ ENTRIES: dict[str, Entry] = {
         *MAPS,
         *POSITION,
         *STAGES,
+        *FILTERS,
         *MIXERS,
         *ALGORITHMS,
         *BACKBONE,
@@ -37,7 +39,7 @@ _MIXER_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.MIXER_STAGE}
 _CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.SOURCE)}
 
 PLANNED = frozenset(
-    "static ssm householder dplr alibi bias decay "
+    "static householder dplr alibi bias decay "
     "dilated strided block first select sink experts".split()
 )
 """Names that the language reserves and this version refuses with a diagnostic of their own."""

@@ -64,6 +64,7 @@ _MIXERS = tuple(
         ("scan", "heads of one channel, token after token in blocks", _recurrence, _STATE),
         ("short_convolution", "a few taps, as shifted products", _convolution, ("K", "V")),
         ("long_convolution", "by fast Fourier transform", _convolution, ("K", "V")),
+        ("modal_convolution", "exponentials: a transform, or a state", _convolution, ("K", "V")),
     )
 )
 

@@ -1,4 +1,4 @@
-"""Mixers: the structures of T, stages on them, their algebra and causal filters.
+"""Mixers: the structures of T, stages on them and their algebra.
 
 A mixer value denotes a token-by-token matrix per head together with the set of pairs (i, j) that
 are visible. Masks (causal, band) shrink that set and zero what lies outside; softmax and normalize
@@ -18,13 +18,11 @@ from starc.compiler.catalog.entry import (
     Inputs,
     Role,
     Rule,
-    flag,
     positive,
     real,
     size,
     value_of,
 )
-from starc.compiler.ir import Parameter
 from starc.compiler.types import (
     Constant,
     Feature,
@@ -103,27 +101,9 @@ def _toeplitz(inputs: Inputs, arguments: Arguments) -> Type:
             "wrong-type",
             f"'toeplitz' needs a filter, not a {describe(inputs[0])}.",
             f"given a {describe(inputs[0])}",
-            "filters are made by explicit(channels, k) and implicit(channels).",
+            "filters are made by explicit(channels, k), implicit(channels) and ssm(channels).",
         )
     return Mixer(inputs[0].lanes, flat=True, causal=True)
-
-
-# --- filters -----------------------------------------------------------------------------------
-
-IMPLICIT_BANDS = 8
-"""Sine and cosine pairs in the position features of an implicit filter."""
-
-
-def _implicit_parameters(inputs: Inputs, arguments: Arguments) -> tuple[Parameter, ...]:
-    channels, hidden = arguments["channels"], arguments["hidden"]
-    features = 1 + 2 * IMPLICIT_BANDS
-    return (
-        Parameter(".inner.weight", (hidden, features), ("normal", features**-0.5)),
-        Parameter(".inner.bias", (hidden,), ("normal", 1.0)),
-        Parameter(".hidden.weight", (hidden, hidden), ("normal", hidden**-0.5)),
-        Parameter(".hidden.bias", (hidden,), ("normal", 1.0)),
-        Parameter(".outer.weight", (channels, hidden), ("normal", 0.1 * hidden**-0.5)),
-    )
 
 
 # --- stages on mixers --------------------------------------------------------------------------
@@ -200,30 +180,6 @@ MIXERS = (
     ),
     Entry(
         "toeplitz", _FUNCTION, "T_ij = K_{i-j} for i >= j", _toeplitz, operands=("K",), local=False
-    ),
-    Entry(
-        "explicit",
-        Role.SOURCE,
-        "a learned causal filter of k taps per channel; tap i meets the token i steps back",
-        lambda inputs, arguments: Filter(arguments["channels"], arguments["k"]),
-        operands=(),
-        arguments=(size("channels"), size("k")),
-        parameters=lambda inputs, arguments: (
-            Parameter(
-                "",
-                (arguments["channels"], arguments["k"]),
-                ("uniform", -(arguments["k"] ** -0.5), arguments["k"] ** -0.5),
-            ),
-        ),
-    ),
-    Entry(
-        "implicit",
-        Role.SOURCE,
-        "a filter as long as the sequence: a network over positions times a window (2302.10866)",
-        lambda inputs, arguments: Filter(arguments["channels"], None),
-        operands=(),
-        arguments=(size("channels"), size("hidden", 64), flag("decay", True)),
-        parameters=_implicit_parameters,
     ),
     Entry(
         "mixer_scale",

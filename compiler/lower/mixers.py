@@ -106,6 +106,15 @@ def _convolution(o: OperatorLowering, value: Value) -> Text:
     return text.call(name, rows, o.texts[v])
 
 
+def _modal(o: OperatorLowering, value: Value) -> Text:
+    kernel, v = value.inputs
+    for helper in ("long_convolution", "toeplitz_matrix"):
+        o.functions.function(helper)
+    name = o.functions.function("modal_convolution")
+    own = o.texts[v] if isinstance(o.type(v), Feature) else o.own_layout(o.tokens(v), value.type)
+    return text.call(name, o.texts[kernel], own)
+
+
 LOWERINGS: dict[str, Callable[[OperatorLowering, Value], Text]] = {
     "attention": _scores,
     "banded_attention": _scores,
@@ -116,4 +125,5 @@ LOWERINGS: dict[str, Callable[[OperatorLowering, Value], Text]] = {
     "scan": _state,
     "short_convolution": _convolution,
     "long_convolution": _convolution,
+    "modal_convolution": _modal,
 }

@@ -247,11 +247,20 @@ def _implicit(o: OperatorLowering, value: Value) -> Text:
     return Text(f"self.{name}")
 
 
+def _ssm(o: OperatorLowering, value: Value) -> Text:
+    name, init = module_name(o, value), value.attribute("init")
+    o.functions.function("ssm_filter", "SSMFilter")
+    sizes = f'{value.attribute("channels")}, {value.attribute("order")}, "{init}"'
+    o.init.append(Line(f"self.{name} = SSMFilter({sizes})"))
+    return Text(f"self.{name}")
+
+
 LOWERINGS: dict[str, Lowering] = {
     "number": _number,
     "param": _param,
     "explicit": _param,
     "implicit": _implicit,
+    "ssm": _ssm,
     "gain": _gain,
     "dense": _dense,
     "headwise": _headwise,

@@ -117,7 +117,7 @@ class OperatorLowering:
             return
         result = self._text(id, value)
         alone = self.uses[id] == 1 and not value.name
-        trivial = value.op in ("number", "param", "explicit", "implicit", "slice")
+        trivial = value.op in ("number", "param", "explicit", "implicit", "ssm", "slice")
         if isinstance(value.type, Feature | Constant) and not (trivial and len(result.code) < 24):
             only_result = is_result and self.uses[id] == 1 and len(self.operator.outputs) == 1
             long = len(result.code) > LONG_EXPRESSION and not is_result

@@ -4,7 +4,7 @@
     causal(s C B') V [normalised]        -> linear_attention
     semi-separable V [normalised]        -> scalar_, diagonal_ or signed_recurrence
     the same with one channel a head     -> scan
-    toeplitz V                           -> short_convolution, or long_convolution
+    toeplitz V                           -> short_, long_ or modal_convolution
     act(f) * v                           -> gated_product
 
 What has no structure to use (soft-caps, sums inside a nonlinearity, sigmoid scores ...) stays
@@ -150,6 +150,9 @@ def _toeplitz(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
     type_ = r.type(kernel)
     assert isinstance(type_, Filter)
     taps = min(n for n in (type_.length, chain.band) if n) if type_.length or chain.band else None
+    if r.value(kernel).op == "ssm" and taps is None:
+        result = r.emit("modal_convolution", (kernel, v), value)
+        return result if chain.scale == 1 else r.emit("scale", (result,), value, s=chain.scale)
     op = "short_convolution" if taps is not None and taps <= SHORT_TAPS else "long_convolution"
     result = r.emit(op, (kernel, v), value, taps=taps)
     return result if chain.scale == 1 else r.emit("scale", (result,), value, s=chain.scale)

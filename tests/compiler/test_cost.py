@@ -226,6 +226,7 @@ STATE = {
         2 * D,
         0,
     ),
+    "exponentials": ("y = toeplitz(ssm(width, 4)) @ (x |> dense(width))", 4 * D, 0),
     "implicit filter": ("y = toeplitz(implicit(width)) @ (x |> dense(width))", 0, D * L),
     "implicit filter after a gate": (
         "B = x |> dense(width)  V = x |> dense(width)"

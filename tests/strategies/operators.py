@@ -414,6 +414,7 @@ class _Body:
         filter_ = self.draws.pick(
             f"explicit({self.whole(lanes)} , {self.varying('int', '3', '1', '4', '150')})",
             f"implicit({self.whole(lanes)} , 4{decay})",
+            f"ssm({lanes} , {self.draws.pick('4', '2, init = inv', 'init = real , order = 3')})",
         )
         taps = self.bind(Piece(filter_, ATOM, Filter(lanes, None)))
         return Piece(f"toeplitz({taps.text})", ATOM, Mixer(lanes, flat=True, causal=True))

@@ -61,12 +61,14 @@ FUNCTIONS = (
             "toeplitz_matrix",
             "visible",
             "quick_gelu",
+            "modal_convolution",
             "positions",
         )
     ),
     FunctionPlan("sinusoidal", "sinusoidal", (("width", 768),)),
     *(FunctionPlan("taylor", "taylor", (("order", order),)) for order in (1, 2)),
     FunctionPlan("implicit_filter", "ImplicitFilter"),
+    FunctionPlan("ssm_filter", "SSMFilter"),
     *(
         FunctionPlan(
             "rotary_tables",
