@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starc.compiler.catalog import ENTRIES
-from starc.compiler.ir import Attribute, Parameter, Value
+from starc.compiler.ir import Attribute, Operator, Parameter, Value
 from starc.compiler.naming import Names
 from starc.compiler.types import Type
 from starc.grammar.source import Span
@@ -43,6 +43,7 @@ class Builder:
     def __init__(self) -> None:
         self.values: list[Value] = []
         self.parameters: dict[str, Parameter] = {}
+        self.inner: list[Operator] = []
         self._frames = [_Frame()]
         self._labels: set[str] = set()
 
@@ -82,6 +83,12 @@ class Builder:
         self.parameters.update((p.name, p) for p in parameters)
         return len(self.values) - 1
 
+    def add_inner(self, operator: Operator) -> int:
+        """The index of an operator that a value has copies of."""
+        if operator not in self.inner:
+            self.inner.append(operator)
+        return self.inner.index(operator)
+
     @contextmanager
     def called(self, operator: str) -> Iterator[None]:
         """Resolve the body of an operator that stands as a stage: what it names is named after the
@@ -101,16 +108,17 @@ class Builder:
     def name_parameters(self, binding: str) -> None:
         """Name the parameters that a binding's expression created: after the binding when one stage
         of it has parameters, else after the binding and the stage (`C_dense`, `C_conv`). Those of a
-        called operator have their names there behind it (`a_mha_C`)."""
+        called operator have their names there behind it (`a_mha_C`, or just `C` for a binding
+        without a name)."""
         frame = self._frames[-1]
         several = sum(bool(made.parameters) for made in frame.stages) > 1
         for made in frame.stages:
             base = f"{binding}_{made.stage}" if several or not made.parameters else binding
-            base = frame.names.take(base) if made.parameters else base
+            base = frame.names.take(base) if made.parameters and base else base
             for id, specs, inner in made.parameters:
-                name = frame.names.take(f"{base}_{inner}") if inner else base
+                name = frame.names.take(f"{base}_{inner}".lstrip("_")) if inner else base
                 frame.made.parameters.append((id, specs, name))
-            frame.made.labels += [(id, f"{base}_{inner}") for id, inner in made.labels]
+            frame.made.labels += [(id, f"{base}_{inner}".lstrip("_")) for id, inner in made.labels]
         frame.stages.clear()
         if len(self._frames) == 1:
             self._settle(frame.made)

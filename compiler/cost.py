@@ -1,6 +1,7 @@
 """Static cost of a model: parameters, work and decoding memory, from the IR alone.
 
     parameters           learned elements; a tied parameter counts once, with the unit that owns it
+    active_parameters    those that one token uses: of routed experts and memories the chosen ones
     flops_forward        one forward pass over (batch, length) tokens: matrix products and
                          convolutions, two operations per multiply-add; attention counts visible
                          pairs only, which for causal attention is half of 4 B H L^2
@@ -197,7 +198,7 @@ class CostModel:
         placed = list(_placements(model.layers))
         reused = _reused([place for place, _ in placed], operators)
         rows: list[UnitCost] = []
-        parameters = forward = decode = state = fixed = 0
+        parameters = idle = forward = decode = state = fixed = 0
         for place, times in placed:
             around = self._around(place.residual, model.width)
             if isinstance(place, Parallel):
@@ -216,9 +217,12 @@ class CostModel:
                 continue
             own, flops, step, kept, always = figures[place.operator]
             flops, step = flops + meeting.flops, step + meeting.step
-            if place.shares or place.ties:
-                sizes = operators[place.operator].profile.sizes
-                own -= sum(sizes.get(name, 0) for name in tied_names(place))
+            profile = operators[place.operator].profile
+            tied = tied_names(place) if place.shares or place.ties else {}
+            if tied:
+                own -= sum(profile.sizes.get(name, 0) for name in tied)
+            if profile.idle:
+                idle += sum(n for name, n in profile.idle.items() if name not in tied)
             if place.path in reused:
                 kept = reused[place.path].elements(length)
             if times > 1:
@@ -240,7 +244,7 @@ class CostModel:
             batch,
             dtype,
             parameters,
-            parameters,
+            parameters - idle,
             forward,
             3 * forward,
             head.flops_decode + decode,

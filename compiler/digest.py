@@ -78,8 +78,14 @@ def _operator(operator: Operator) -> _Canonical:
             for name in value.parameters:
                 p = operator.parameter(name)
                 position = parameters.setdefault(name, len(parameters))
-                owned.append((position, p.shape, p.init, p.learned))
+                init: object = "experts" if p.init[0] == "experts" else p.init
+                owned.append((position, p.shape, init, p.learned))
             attributes: object = value.attributes
+            if value.op == "experts":
+                expert = _operator(operator.inner[value.attribute("operator")])
+                rest = [a for a in value.attributes if a[0] not in ("operator", "operands")]
+                names = value.attribute("operands").split(",")
+                attributes = rest, expert.form, [expert.inputs.index(n) for n in names]
             if value.op == "input":
                 name = str(value.attribute("name"))
                 attributes = name == "x", inputs.setdefault(name, len(inputs)), value.type

@@ -17,7 +17,6 @@ from starc.compiler.ir import (
     Loop,
     Operator,
     Parallel,
-    Parameter,
     Repeat,
     Residual,
     Unit,
@@ -202,7 +201,7 @@ class _Freezer:
         known = self.memo.operator(body, (exports, name, self.depth))
         if known is None:
             plain = self._plain(body, exports)
-            known = replace(plain, name=name, parameters=calmed(plain, self.depth))
+            known = replace(calmed(plain, self.depth), name=name)
             self.memo.keep_operator(body, (exports, name, self.depth), known)
         return known
 
@@ -214,27 +213,39 @@ class _Freezer:
             kept, renumbered, parameters = prune(body.values, outputs, body.parameters)
             node = body.node
             plain = Operator(
-                "", node.name, body.arguments, kept, renumbered, parameters, node.doc, node.span
+                "",
+                node.name,
+                body.arguments,
+                kept,
+                renumbered,
+                parameters,
+                node.doc,
+                node.span,
+                body.inner,
             )
             self.memo.keep_operator(body, (exports,), plain)
         return plain
 
 
-def calmed(operator: Operator, depth: int) -> tuple[Parameter, ...]:
-    """The operator's parameters in a model of that depth: the projections that y is the sum of
-    start smaller by sqrt(depth), so that the variance of the stream does not grow with depth
-    (GPT-2)."""
+def calmed(operator: Operator, depth: int) -> Operator:
+    """The operator in a model of that depth: the projections that y is the sum of start smaller by
+    sqrt(depth), so that the variance of the stream does not grow with depth (GPT-2)."""
     stack, weights = [dict(operator.outputs)["y"]], set()
+    inner = list(operator.inner)
     while stack:
         value = operator.values[stack.pop()]
         if value.op in ("add", "subtract"):
             stack += value.inputs
         elif value.op == "dense":
             weights.add([name for name in value.parameters if name.endswith(".weight")][-1])
-    return tuple(
+        elif value.op == "experts":
+            i = value.attribute("operator")
+            inner[i] = calmed(operator.inner[i], depth)
+    parameters = tuple(
         replace(p, init=(p.init[0], p.init[1] * depth**-0.5)) if p.name in weights else p
         for p in operator.parameters
     )
+    return replace(operator, parameters=parameters, inner=tuple(inner))
 
 
 def weights_of(body: Body, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -342,6 +342,10 @@ class Expressions:
         span: Span,
     ) -> Result:
         entry = catalog.find_stage(name, self.builder.type(operand))
+        if name == "experts":
+            if self._call_operator is None:
+                raise error("wrong-type", "'experts' stands in operators and backbones.", name_span)
+            return self._call_operator(name, operand, arguments, name_span, span)
         if entry is None:
             if self._call_operator and name not in self.names and name in self.operators:
                 return self._call_operator(name, operand, arguments, name_span, span)

@@ -15,13 +15,14 @@ from fractions import Fraction
 
 from starc.compiler.builder import Builder
 from starc.compiler.calls import Surroundings, check_kind, in_call, match_arguments
+from starc.compiler.experts import routed
 from starc.compiler.expressions import RESERVED, Expressions
 from starc.compiler.faults import duplicate, error, fail
-from starc.compiler.ir import Attribute
+from starc.compiler.ir import Attribute, FeatureRef
 from starc.compiler.memo import Body
 from starc.compiler.numbers import Numeric
 from starc.compiler.results import Opened, Poison, Poisoned, Ref, Result
-from starc.compiler.sharing import Features
+from starc.compiler.sharing import Features, Taken
 from starc.compiler.types import Constant, Feature, Problem, describe
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
@@ -42,10 +43,10 @@ def instantiate(request: Request, around: Surroundings) -> Body:
 
     Raises StarError with every fault of the body, or Poisoned when they are known already.
     """
-    return _Instance(request.node, around, request.features).resolve(request.arguments)
+    return Instance(request.node, around, request.features).resolve(request.arguments)
 
 
-class _Instance:
+class Instance:
     """An operator under construction: that of a unit, or one called inside of it by `caller`."""
 
     def __init__(
@@ -53,10 +54,11 @@ class _Instance:
         node: nodes.Operator,
         around: Surroundings,
         features: Features,
-        caller: _Instance | None = None,
+        caller: Instance | None = None,
+        apart: bool = False,
     ) -> None:
         self.node, self.around, self.features, self.caller = node, around, features, caller
-        self.builder: Builder = caller.builder if caller else Builder()
+        self.builder: Builder = caller.builder if caller and not apart else Builder()
         self.given: Mapping[str, Result] = {}
         self.places = {p.name: p.span for p in reversed(node.parameters)}
         later = {b.name: b.name_span for b in reversed(node.body)}
@@ -91,6 +93,7 @@ class _Instance:
             dict(self.builder.parameters),
             frozenset(self.uses | self.expressions.read),
             tuple(self.calls.items()),
+            tuple(self.builder.inner),
         )
 
     def _body(self, x: int) -> dict[str, int]:
@@ -117,22 +120,63 @@ class _Instance:
         name_span: Span,
         span: Span,
     ) -> Ref:
-        """`operand |> name(arguments)` for an operator of that name."""
-        node = self.expressions.operators[name]
-        if self.around.operators.get(name) is node:
-            self.calls[name] = node
-        self._check_depth(node, name_span)
-        type_ = self.builder.type(operand)
-        if not isinstance(type_, Feature) or type_.heads > 1:
-            raise self._wrong_operand(node, operand, name_span)
-        given = self._arguments(match_arguments(arguments, node, span), node)
-        numbers = {**self.around.numbers, "width": Fraction(type_.channels)}
-        inner = _Instance(node, replace(self.around, numbers=numbers), {}, self)
-        try:
+        """`operand |> name(arguments)` for an operator of that name, or for `experts`."""
+        if name == "experts":
             with self.builder.called(name):
+                return routed(self, operand, arguments, name_span, span)
+        node = self.expressions.operators[name]
+        self.check_depth(node, name_span)
+        self.check_operand(operand, name, name_span)
+        call = nodes.Call(name, arguments, name_span=name_span, span=span)
+        return self.written_out(node, call, operand)
+
+    def written_out(self, node: nodes.Operator, call: nodes.Call, operand: int) -> Ref:
+        """What an operator makes of an operand, its values among those of this operator."""
+        given = self._arguments(match_arguments(call.arguments, node, call.span), node)
+        inner = Instance(node, self._around(node, operand), {}, self)
+        try:
+            with self.builder.called(node.name):
                 return inner.call(given, operand)
         except StarError as failure:
-            raise in_call(failure, span, node, always=True) from None
+            raise in_call(failure, call.span, node, always=True) from None
+
+    def expert(
+        self, node: nodes.Operator, call: nodes.Call, operand: int
+    ) -> tuple[Body, dict[str, int]]:
+        """An operator called on an operand as a body of its own, and the features given to it."""
+        given = self._arguments(match_arguments(call.arguments, node, call.span), node)
+        numbers, features, ids = {}, {}, {}
+        for name, result in given.items():
+            if not isinstance(result, Ref):
+                numbers[name] = result
+                continue
+            ids[name] = result.id
+            span = next(a.span for a in call.arguments)
+            features[name] = Taken(self.builder.type(result.id), FeatureRef("", name), span)
+            if not isinstance(features[name].type, Feature):
+                raise error(
+                    "wrong-type",
+                    f"'{name}' of an expert must be a feature, not a "
+                    f"{describe(features[name].type)}.",
+                    call.span,
+                    hint="a constant becomes one by a product with a feature.",
+                )
+        inner = Instance(node, self._around(node, operand), features, self, apart=True)
+        try:
+            body = inner.resolve(numbers)
+        except StarError as failure:
+            raise in_call(failure, call.span, node, always=True) from None
+        self.uses |= body.uses
+        return body, ids
+
+    def _around(self, node: nodes.Operator, operand: int) -> Surroundings:
+        """What an operator sees that is called on an operand: a width of its own."""
+        if self.around.operators.get(node.name) is node:
+            self.calls[node.name] = node
+        type_ = self.builder.type(operand)
+        assert isinstance(type_, Feature)
+        numbers = {**self.around.numbers, "width": Fraction(type_.channels)}
+        return replace(self.around, numbers=numbers)
 
     def call(self, given: Mapping[str, Result], operand: int) -> Ref:
         """The value that the operator makes of an operand, in the values of its caller."""
@@ -151,10 +195,10 @@ class _Instance:
         self.caller.expressions.opened[y.id] = Opened(self.node, self.expressions.names)
         return y
 
-    def _check_depth(self, node: nodes.Operator, span: Span) -> None:
+    def check_depth(self, node: nodes.Operator, span: Span) -> None:
         """Refuse an operator that calls itself, and operators in operators without end."""
         around: list[nodes.Operator] = []
-        instance: _Instance | None = self
+        instance: Instance | None = self
         while instance is not None:
             around.append(instance.node)
             instance = instance.caller
@@ -184,19 +228,22 @@ class _Instance:
                 hint="raise the limit with --max-values.",
             )
 
-    def _wrong_operand(self, node: nodes.Operator, operand: int, span: Span) -> StarError:
+    def check_operand(self, operand: int, name: str, span: Span) -> None:
+        """Refuse what cannot be the x of an operator."""
         type_ = self.builder.type(operand)
+        if isinstance(type_, Feature) and type_.heads == 1:
+            return
         if isinstance(type_, Feature):
-            return error(
+            raise error(
                 "heads-not-merged",
-                f"'{node.name}' works on all channels, but its input {type_} is split into heads.",
+                f"'{name}' works on all channels, but its input {type_} is split into heads.",
                 span,
                 f"{type_.heads} heads of {type_.channels} channels",
                 "put 'merge' before it.",
             )
-        return error(
+        raise error(
             "wrong-type",
-            f"operator '{node.name}' needs a feature, not a {describe(type_)}.",
+            f"operator '{name}' needs a feature, not a {describe(type_)}.",
             span,
             f"given a {describe(type_)}",
         )
@@ -280,7 +327,7 @@ class _Instance:
         try:
             result = self.expressions.evaluate(binding.value)
             if isinstance(result, Ref):
-                self.builder.name_parameters(name)
+                self.builder.name_parameters("" if self.node.name == "experts" else name)
                 if name in self.features:
                     result = self._replaced(binding, result)
                 self.builder.label(result.id, name)

@@ -17,7 +17,8 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Container, Iterator
 
 from starc.compiler.catalog import ENTRIES
 from starc.compiler.ir import (
@@ -116,9 +117,24 @@ def _layers(
                 for parameter in residual_parameters(layer.path, layer.residual, width):
                     yield parameter.name, parameter
                 ties = tied_names(layer)
-                for parameter in operators[layer.operator].parameters:
-                    if parameter.name not in ties:
-                        yield f"{layer.path}.{parameter.name}", parameter
+                operator = operators[layer.operator]
+                yield from operator_parameters(operator, f"{layer.path}.", ties)
+
+
+def operator_parameters(
+    operator: Operator, prefix: str = "", without: Container[str] = ()
+) -> Iterator[tuple[str, Parameter]]:
+    """The parameters of an operator under full names, those of its experts one by one:
+    <experts>.<number>.<parameter>."""
+    for parameter in operator.parameters:
+        if parameter.name in without:
+            continue
+        if parameter.init[0] != "experts":
+            yield prefix + parameter.name, parameter
+            continue
+        expert = operator.inner[parameter.init[1]]
+        for i in range(parameter.shape[0]):
+            yield from operator_parameters(expert, f"{prefix}{parameter.name}.{i}.")
 
 
 def tied_names(unit: Unit) -> dict[str, str]:
@@ -133,13 +149,14 @@ def tied_names(unit: Unit) -> dict[str, str]:
 
 def tied(model: Model) -> dict[str, str]:
     """Full names that are another parameter, each with the full name of the one that is stored."""
-    owned = {o.name: {p.name for p in o.parameters} for o in model.operators}
-    direct = {
-        f"{unit.path}.{name}": f"{path}.{name}"
-        for unit in units(model.layers)
-        for name, path in tied_names(unit).items()
-        if name in owned[unit.operator]
-    }
+    operators = {o.name: o for o in model.operators}
+    direct = {}
+    for unit in units(model.layers):
+        sources = tied_names(unit)
+        for name, _ in operator_parameters(operators[unit.operator]):
+            path = sources.get(name) or sources.get(_bank(name))
+            if path is not None:
+                direct[f"{unit.path}.{name}"] = f"{path}.{name}"
     found = {}
     for name, source in direct.items():
         while source in direct:
@@ -148,6 +165,11 @@ def tied(model: Model) -> dict[str, str]:
     if model.embedding.tied:
         found["head.weight"] = "embedding.weight"
     return found
+
+
+def _bank(name: str) -> str:
+    """The parameter that stands for all experts, of the name of one of theirs."""
+    return re.split(r"\.\d+\.", name, maxsplit=1)[0]
 
 
 def unfused_names(model: Model) -> dict[str, tuple[tuple[str, int], ...]]:

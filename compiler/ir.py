@@ -7,7 +7,8 @@
              | Loop(name, times, body: Layer*)                    applications of the same weights
              | Parallel(name, mode, branches: Layer*, residual)   branches on the same input
     Residual = scheme, norms: Norm*, formula: Operator?           how a layer meets the stream
-    Operator = name, arguments, values: Value*, outputs: (name, id)*, parameters: Parameter*
+    Operator = name, arguments, values: Value*, outputs: (name, id)*, parameters: Parameter*,
+               inner: Operator*                              what its experts are
     Value    = op, inputs: id*, attributes: (key, constant)*, type, name, parameters: name*
     Parameter= name, shape, init, learned, parts
 
@@ -82,7 +83,8 @@ class Value:
 @dataclass(frozen=True)
 class Operator:
     """A monomorphic operator. `name` is unique in the model; `source_name` is the operator's name
-    in the text."""
+    in the text. A value `experts` says by its attribute `operator` which of `inner` it has copies
+    of; its one parameter stands for the weights of all of them."""
 
     name: str
     source_name: str
@@ -92,6 +94,7 @@ class Operator:
     parameters: tuple[Parameter, ...]
     doc: str | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
+    inner: tuple[Operator, ...] = ()
 
     def parameter(self, name: str) -> Parameter:
         return next(p for p in self.parameters if p.name == name)

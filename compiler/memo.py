@@ -32,6 +32,7 @@ class Body:
     parameters: Mapping[str, Parameter]
     uses: frozenset[str]
     calls: tuple[tuple[str, nodes.Operator], ...] = ()
+    inner: tuple[Operator, ...] = ()
 
 
 Key = tuple[object, ...]
@@ -46,10 +47,24 @@ class Memo:
         self._operators: dict[Key, tuple[Body, Operator]] = {}
         self._settings: dict[int, tuple[tuple[nodes.Setting, ...], Settings]] = {}
         self._contexts: dict[Key, int] = {}
+        self._routed: dict[nodes.Call, tuple[nodes.Operator, nodes.Call]] = {}
 
     def context(self, numbers: Mapping[str, Numeric]) -> int:
         """A small name for the numbers that a model sets, quick to compare."""
         return self._contexts.setdefault(tuple(numbers.items()), len(self._contexts))
+
+    def routed(self, call: nodes.Call) -> tuple[nodes.Operator, nodes.Call]:
+        """A unit `experts(...)` as an operator `y = x |> experts(...)`, and the call of that: the
+        same ones for the same text."""
+        if call not in self._routed:
+            places = {"name_span": call.name_span, "span": call.span}
+            y = nodes.Pipe(nodes.Name("x", span=call.name_span), call, span=call.span)
+            body = (nodes.Binding("y", y, **places),)
+            node = nodes.Operator(
+                call.function, (), body, " ".join(call.span.text.split()), **places
+            )
+            self._routed[call] = node, nodes.Call(call.function, (), **places)
+        return self._routed[call]
 
     def settings(self, model: nodes.Model) -> Settings | None:
         """The settings of a model with this very tuple of settings; not to be changed."""

@@ -72,7 +72,8 @@ class ModuleClass:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """The class Model: embedding, units, read-out. `logits` is an expression of the stream x."""
+    """The class Model: embedding, units, read-out. `logits` is an expression of the stream x;
+    `losses` says that units add to the loss."""
 
     doc: tuple[str, ...]
     init: tuple[Line, ...]
@@ -80,6 +81,7 @@ class ModelPlan:
     logits: str
     width: int
     vocab: int
+    losses: bool = False
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ def _operator(operator: Operator) -> list[str]:
         parts = f" = {' | '.join(n for n, _ in p.parts)}" if p.parts else ""
         fixed = "" if p.learned else " fixed"
         lines.append(f"  parameter {p.name} {list(p.shape)} {_init(p.init)}{fixed}{parts}")
+    for i, expert in enumerate(operator.inner):
+        lines += [f"  expert {i}:", *(f"    {line}" for line in _operator(expert))]
     return lines
 
 

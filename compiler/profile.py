@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starc.compiler.cache import kept_values
+from starc.compiler.catalog import ENTRIES
 from starc.compiler.ir import Operator
 from starc.compiler.walk import Node, Walk
 from starc.compiler.work import Work
@@ -57,7 +58,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class Profile:
-    """`sizes` are the learned parameters (name to elements), the rest is about values.
+    """`sizes` are the learned parameters (name to elements), `idle` those elements of them that a
+    token does not use; the rest is about values.
 
     Nodes are values of one token, stages that only reshape left out, and further ones inside a
     chain of mixers; `nodes` gives that of each value of the operator. `state` counts the elements
@@ -66,6 +68,7 @@ class Profile:
 
     sizes: Mapping[str, int]
     parameters: int
+    idle: Mapping[str, int]
     work: Work
     state: int
     parents: tuple[tuple[int, ...], ...]
@@ -113,6 +116,7 @@ def profile_operator(operator: Operator) -> Profile:
     return Profile(
         sizes,
         sum(sizes.values()),
+        _idle(operator),
         walk.work(),
         walk.state,
         tuple(walk.parents),
@@ -124,3 +128,13 @@ def profile_operator(operator: Operator) -> Profile:
         {name: walk.nodes[id] for name, id in operator.outputs},
         tuple(walk.nodes),
     )
+
+
+def _idle(operator: Operator) -> dict[str, int]:
+    """The elements of parameters that a token does not use, by name."""
+    found = {}
+    for value in operator.values:
+        types = [operator.values[i].type for i in value.inputs]
+        if idle := ENTRIES[value.op].idle(types, dict(value.attributes)):
+            found[value.parameters[0]] = idle
+    return found

@@ -309,7 +309,10 @@ class Resolver:
         call = unit.operator
         if isinstance(call, nodes.Hole):
             raise hole_error(call)
-        node = self._operator(call)
+        if call.function == "experts":
+            node, call = self.memo.routed(call)
+        else:
+            node = self._operator(call)
         residual = self._residual(unit.modifiers, residual, layer)
         taken = self._reused(unit, node, scope)
         body, features = self._called(call, node, taken, scope, layer)

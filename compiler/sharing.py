@@ -162,7 +162,11 @@ def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str,
                 f"'shares *' needs the same operator: this is '{body.node.name}', "
                 f"'{label}' is '{theirs.node.name}'.",
                 modifier.span,
-                hint=f"name the bindings to share: shares B, V with {label}",
+                hint=(
+                    f"name the bindings to share: shares B, V with {label}"
+                    if body.node.name != theirs.node.name
+                    else "write the two calls alike."
+                ),
             )
         return tuple(n for n in body.bindings if n in theirs.bindings), source
     for name in modifier.names:

@@ -125,6 +125,14 @@ MODEL_RULES: tuple[Callable[[Model], Findings], ...] = (
 )
 
 
+def _faults(operator: Operator) -> list[str]:
+    """What is wrong with an operator, or with the first of its experts that is wrong."""
+    for rule in OPERATOR_RULES:  # later rules rely on earlier ones
+        if found := [f"{operator.name}: {finding}" for finding in rule(operator)]:
+            return found
+    return [fault for expert in operator.inner for fault in _faults(expert)]
+
+
 def verify(model: Model, after: str, before: Model | None = None) -> None:
     """Check every rule; raises InternalError that names the pass `after` and what broke.
 
@@ -135,11 +143,7 @@ def verify(model: Model, after: str, before: Model | None = None) -> None:
     for operator in model.operators:
         if id(operator) in known:
             continue
-        for rule in OPERATOR_RULES:
-            found = [f"{operator.name}: {finding}" for finding in rule(operator)]
-            broken += found
-            if found:
-                break  # later rules rely on earlier ones
+        broken += _faults(operator)
     if not broken:
         broken = [finding for rule in MODEL_RULES for finding in rule(model)]
     if broken:

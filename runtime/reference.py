@@ -22,10 +22,11 @@ from starc.compiler.inventory import model_parameters
 from starc.grammar.errors import InternalError
 from starc.runtime.reference_maps import MAPS
 from starc.runtime.reference_mixers import MIXERS
+from starc.runtime.reference_routing import ROUTING
 from starc.runtime.reference_stages import STAGES, Step, normalise
 
-OPERATIONS = {**STAGES, **MAPS, **MIXERS}
-"""Every operation of the catalog but `input`."""
+OPERATIONS = {**STAGES, **MAPS, **ROUTING, **MIXERS}
+"""Every operation of the catalog but `input` and `experts`."""
 
 
 def evaluate(model: ir.Model, parameters: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
@@ -228,6 +229,9 @@ class _Evaluation:
             if value.op == "branch" and branch:
                 results.append(branch(operands[0]))
                 continue
+            if value.op == "experts":
+                results.append(self._experts(operator, value, operands, full_name))
+                continue
             if value.op not in OPERATIONS:
                 raise InternalError(f"no reference for the operation '{value.op}'")
             weights = [self.parameter(full_name(name)) for name in value.parameters]
@@ -235,6 +239,25 @@ class _Evaluation:
             step = Step(value, operands, weights, length, context, self.tokens, self.embedded)
             results.append(OPERATIONS[value.op](step))
         return results
+
+    def _experts(
+        self,
+        operator: ir.Operator,
+        value: ir.Value,
+        operands: list[Tensor],
+        full: Callable[[str], str],
+    ) -> Tensor:
+        """The sum over all experts of the gate times what the expert gives: every expert sees
+        every token."""
+        expert = operator.inner[value.attribute("operator")]
+        gates, *features = operands  # (B, T, 1, n)
+        sources = dict(zip(value.attribute("operands").split(","), features, strict=True))
+        bank = full(value.parameters[0])
+        total = torch.zeros((), dtype=torch.float64)
+        for e in range(value.attribute("n")):
+            results = self._values(expert, sources, f"{bank}.{e}.{{}}".format)
+            total = total + gates[..., e : e + 1] * results[expert.outputs[0][1]]
+        return total
 
     def _owner(self, path: str, parameter: str) -> str:
         """The path of the unit that holds a unit's parameter: its own, or where ties lead."""

@@ -16,6 +16,7 @@ from starc.compiler.catalog.maps import MAPS
 from starc.compiler.catalog.mixers import MIXERS
 from starc.compiler.catalog.pointwise import POINTWISE
 from starc.compiler.catalog.position import POSITION
+from starc.compiler.catalog.routing import ROUTING
 from starc.compiler.catalog.stages import STAGES
 from starc.compiler.types import Mixer, Type
 
@@ -27,6 +28,7 @@ ENTRIES: dict[str, Entry] = {
         *POSITION,
         *STAGES,
         *FILTERS,
+        *ROUTING,
         *MIXERS,
         *ALGORITHMS,
         *BACKBONE,
@@ -40,7 +42,7 @@ _CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.S
 
 PLANNED = frozenset(
     "static householder dplr alibi bias decay "
-    "dilated strided block first select sink experts".split()
+    "dilated strided block first select sink".split()
 )
 """Names that the language reserves and this version refuses with a diagnostic of their own."""
 

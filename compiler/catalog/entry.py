@@ -20,6 +20,7 @@ Inputs = Sequence[Type]
 Rule = Callable[[Inputs, Arguments], Type]
 Parameters = Callable[[Inputs, Arguments], tuple[Parameter, ...]]
 Flops = Callable[[Inputs, Arguments, int], Fraction]
+Idle = Callable[[Inputs, Arguments], int]
 
 
 class Role(Enum):
@@ -63,6 +64,7 @@ class Entry:
     the floating-point operations of matrix products and convolutions over a sequence of a length
     (pointwise work is not counted). `local` says that token t of the result reads only token t of
     the operands.
+    `idle` counts the learned parameters that a token does not use.
     `torch` is a PyTorch expression for operations that need no more: operands are {0}, {1}, ...,
     attributes stand under their names.
     """
@@ -75,6 +77,7 @@ class Entry:
     arguments: tuple[Argument, ...] = ()
     parameters: Parameters = lambda inputs, arguments: ()
     flops: Flops = lambda inputs, arguments, length: Fraction(0)
+    idle: Idle = lambda inputs, arguments: 0
     local: bool = True
     pointwise: bool = False
     variadic: bool = False

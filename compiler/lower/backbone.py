@@ -408,7 +408,7 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
     tables = [
         Line(f"{a.name} = {a.function}(tokens.shape[1], x.device)" if a.function else "e = x")
         for name, a in ambient.items()
-        if name in scope.needs and name != "tokens"
+        if name in scope.needs and name not in ("tokens", "losses")
     ]
     ties = fold_iterations(backbone.ties(), counts)
     plan = ModelPlan(
@@ -418,8 +418,9 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
         logits=logits,
         width=model.width,
         vocab=model.vocab,
+        losses="losses" in scope.needs,
     )
-    return tuple(backbone.classes), plan
+    return (*functions.experts, *backbone.classes), plan
 
 
 def _ends(

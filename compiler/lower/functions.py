@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from starc.compiler.kernel_plan import KernelPlan
 from starc.compiler.naming import Names
-from starc.compiler.plan import FunctionPlan, MixerPlan
+from starc.compiler.plan import FunctionPlan, MixerPlan, ModuleClass
 from starc.compiler.support import NAMES as SUPPORT_NAMES
 
 PYTHON_NAMES = frozenset(
     """torch nn F math os Tensor self x super tokens targets logits Model main DIGEST CONFIG SOURCE
-    KERNELS define_op save_inputs common_dtype as_rows causal_filter annotations
+    losses KERNELS define_op save_inputs common_dtype as_rows causal_filter annotations
     range len min max int float bool str tuple list dict set print sum zip hasattr getattr
     isinstance any all type SystemExit object property staticmethod ImportError tl
     triton""".split()
@@ -30,7 +30,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear
     GroupedLinear HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter
     quick_gelu taylor positions modal_convolution SSMFilter Polynomial Hedgehog
-    Block Loop""".split()
+    Block Experts route balance retrieve top Loop""".split()
 )
 """Names of module-level functions; a number may follow (attention_2)."""
 
@@ -54,6 +54,7 @@ class Functions:
         self._plans: dict[MixerPlan | FunctionPlan, MixerPlan | FunctionPlan] = {}
         self.names = Names(PYTHON_NAMES | SUPPORT_NAMES)
         self._kernels: dict[KernelPlan, None] = {}
+        self._experts: dict[ModuleClass, ModuleClass] = {}
 
     def kernel(self, plan: KernelPlan) -> str:
         """The name of the function that dispatches to a kernel."""
@@ -63,6 +64,16 @@ class Functions:
     @property
     def kernels(self) -> tuple[KernelPlan, ...]:
         return tuple(self._kernels)
+
+    def expert(self, plan: ModuleClass, wanted: str) -> str:
+        """The name of the class of an expert; `plan` has none yet."""
+        if plan not in self._experts:
+            self._experts[plan] = replace(plan, name=self.names.take(wanted))
+        return self._experts[plan].name
+
+    @property
+    def experts(self) -> tuple[ModuleClass, ...]:
+        return tuple(self._experts.values())
 
     def mixer(self, plan: MixerPlan) -> str:
         """The name of the function for a mixer plan, whatever name the plan came with."""

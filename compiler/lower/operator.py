@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from starc.compiler import catalog
 from starc.compiler.ir import Operator, Parameter, Value
-from starc.compiler.lower import dense, kernels, maps, mixers, modules, text
+from starc.compiler.lower import dense, kernels, maps, mixers, modules, routing, text
 from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.text import Text
 from starc.compiler.naming import identifier
@@ -35,7 +35,7 @@ LINE_ROOM = 86
 @dataclass(frozen=True)
 class Ambient:
     """A value that Model.forward computes once for all units: the tables of a rotary encoding,
-    the embedded tokens, their positions."""
+    the embedded tokens, their positions; or the list of losses that units add to."""
 
     function: str
     name: str
@@ -66,6 +66,8 @@ class OperatorLowering:
         self.lines: list[Line] = []
         self.texts: dict[int, Text] = {}
         self.ambient: dict[str, Ambient] = {}
+        self.routes: dict[int, tuple[str, str]] = {}
+        """Locals that hold the gates and the chosen experts, by the value that routes."""
         self.matrices: dict[tuple[int, bool], dense.Matrix] = {}
         self.masks: dict[tuple[dense.Visible, bool], Text] = {}
         self.uses = Counter(i for v in self.values for i in v.inputs)
@@ -216,6 +218,8 @@ class OperatorLowering:
             return modules.LOWERINGS[value.op](self, value)
         if value.op in maps.LOWERINGS:
             return maps.LOWERINGS[value.op](self, value)
+        if value.op in routing.LOWERINGS:
+            return routing.LOWERINGS[value.op](self, value)
         if value.op == "apply":
             return dense.apply(self, value)
         if value.op == "gated_product":

@@ -83,6 +83,8 @@ def _agree(model: Model, groups: dict[str, list[Group]]) -> None:
 
 
 def _fuse(operator: Operator, groups: list[Group]) -> tuple[Operator, dict[str, str]]:
+    # Experts are tied as a whole or not at all.
+    inner = tuple(_fuse(expert, _candidates(expert))[0] for expert in operator.inner)
     first = {group[0]: group for group in groups}
     member = {id: group for group in groups for id in group}
     names = Names(frozenset(p.name.partition(".")[0] for p in operator.parameters))
@@ -113,7 +115,8 @@ def _fuse(operator: Operator, groups: list[Group]) -> tuple[Operator, dict[str, 
             )
     outputs = tuple((name, new[i]) for name, i in operator.outputs)
     values, outputs, parameters = prune(builder.values, outputs, builder.parameters)
-    return replace(operator, values=values, outputs=outputs, parameters=parameters), renamed
+    fused = replace(operator, values=values, outputs=outputs, parameters=parameters, inner=inner)
+    return fused, renamed
 
 
 def _stacked(

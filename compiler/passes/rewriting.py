@@ -75,5 +75,13 @@ def _parameters(operator: Operator) -> dict[str, Any]:
 
 def rewrite(model: Model, rule: Rule) -> Model:
     """The model with every operator rebuilt by a rule."""
-    operators = tuple(Rewriter(operator).run(rule) for operator in model.operators)
+    operators = tuple(_rebuilt(operator, rule) for operator in model.operators)
     return replace(model, operators=operators)
+
+
+def _rebuilt(operator: Operator, rule: Rule) -> Operator:
+    """The operator and its experts rebuilt by a rule; the same object when nothing changes."""
+    inner = tuple(_rebuilt(expert, rule) for expert in operator.inner)
+    rebuilt = Rewriter(operator).run(rule)
+    changed = any(a is not b for a, b in zip(inner, operator.inner, strict=True))
+    return replace(rebuilt, inner=inner) if changed else rebuilt

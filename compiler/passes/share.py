@@ -53,7 +53,23 @@ def _misfit(
                 unit.span,
                 hint="shared weights need the same stages and sizes in both operators.",
             )
+        if name in mine and _weights(ours, name) != _weights(theirs, name):
+            return Diagnostic(
+                "sharing-type",
+                f"the experts '{name}' here are not those of '{other.name}'.",
+                unit.span,
+                hint="shared experts are copies of one operator with the same arguments.",
+            )
     return None
+
+
+def _weights(operator: Operator, bank: str) -> list[object]:
+    """Names and shapes of the weights of one expert; empty for a plain parameter."""
+    kind, *index = operator.parameter(bank).init
+    if kind != "experts":
+        return []
+    expert = operator.inner[index[0]]
+    return [(p.name, p.shape, _weights(expert, p.name)) for p in expert.parameters]
 
 
 def with_units(layer: Layer, replacements: dict[str, Unit]) -> Layer:

@@ -60,8 +60,9 @@ def test_message(program: str, expected: str) -> None:
 def test_every_code_of_the_resolver_has_a_case() -> None:
     told = {code for _, _, expected in cases() for code in _CODE.findall(expected)}
     modules = (
-        "arguments calls driver expressions faults holes instance program resolve results settings "
-        "sharing types catalog/entry catalog/mixers catalog/stages passes/share"
+        "arguments calls driver experts expressions faults holes instance program resolve results "
+        "settings sharing types catalog/entry catalog/mixers catalog/routing catalog/stages "
+        "passes/share"
     )
     text = "".join((COMPILER / f"{m}.py").read_text(encoding="utf-8") for m in modules.split())
     called = r'(?:\berror|Diagnostic|Problem)\(\s*"([a-z]+(?:-[a-z]+)*)",'
