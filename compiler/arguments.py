@@ -261,6 +261,8 @@ def signature(entry: Entry) -> str:
     """How an operation is written, for hints."""
     operands = entry.operands if entry.role is Role.FUNCTION else ()
     parts = ["..."] if entry.variadic else list(operands)
+    if entry.op == "experts":
+        parts = ["op(...)"]
     for a in entry.arguments:
         parts.append(a.name if a.default is ... else f"{a.name} = {_shown(a.default)}")
     return f"{entry.name}({', '.join(parts)})" if parts else entry.name

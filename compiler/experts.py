@@ -138,7 +138,7 @@ def _expert(
 
 def _check(caller: Instance, options: dict[str, Any], span: Span) -> None:
     n, top, groups, keep = (options[key] for key in ("n", "top", "groups", "keep"))
-    hint = signature(catalog.ENTRIES["experts"]).replace("(", "(op(...), ", 1)
+    hint = signature(catalog.ENTRIES["experts"])
     limit = caller.around.limits.units
     if n > limit:
         raise error(
