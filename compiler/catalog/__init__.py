@@ -41,8 +41,7 @@ _MIXER_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.MIXER_STAGE}
 _CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.SOURCE)}
 
 PLANNED = frozenset(
-    "static householder dplr alibi bias decay "
-    "dilated strided block first select sink".split()
+    "static householder dplr alibi bias decay " "dilated strided block first select sink".split()
 )
 """Names that the language reserves and this version refuses with a diagnostic of their own."""
 
