@@ -10,13 +10,14 @@ from fractions import Fraction
 from typing import Any
 
 from starc.compiler import catalog, numbers
+from starc.compiler.algebra import check_product, looks_ahead
 from starc.compiler.arguments import MAX_SIZE, bind, check_tensor_number, signature, size_of
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Entry, Role
 from starc.compiler.faults import error, fail, hole_error, not_yet
 from starc.compiler.numbers import Numeric
 from starc.compiler.results import Opened, Poison, Poisoned, Ref, Result, member
-from starc.compiler.types import Filter, Mixer, Problem, describe
+from starc.compiler.types import Filter, Mixer, Problem, Transition, Type, describe
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.grammar.library import where_declared
@@ -136,7 +137,7 @@ class Expressions:
         type_ = self.builder.type(id)
         if isinstance(type_, Mixer):
             self._count_parts(id, inputs, span)
-        elif not isinstance(type_, Filter) and type_.heads * type_.channels > MAX_SIZE:
+        elif not isinstance(type_, Filter | Transition) and type_.heads * type_.channels > MAX_SIZE:
             # What two sizes make together is an extent, too.
             total = Fraction(type_.heads * type_.channels)
             size_of(total, f"the size of a {describe(type_)}", span)
@@ -212,7 +213,11 @@ class Expressions:
         result = self.evaluate(expr.value)
         if not isinstance(result, Ref):
             return -result
-        mixer = isinstance(self.builder.type(result.id), Mixer)
+        type_ = self.builder.type(result.id)
+        if isinstance(type_, Transition):
+            minus = self._lift(Fraction(-1), expr.span)
+            return self._emit("transition_product", (minus, result.id), {}, expr.span)
+        mixer = isinstance(type_, Mixer)
         return self._emit("mixer_negate" if mixer else "negate", (result.id,), {}, expr.span)
 
     def _binary(self, expr: nodes.Binary) -> Result:
@@ -223,6 +228,12 @@ class Expressions:
                 raise error("wrong-type", "'@' applies a mixer; both sides are numbers.", expr.span)
             return self._number(lambda: numbers.arithmetic(operator, left, right), expr.span)
         left_mixer, right_mixer = self._is_mixer(left), self._is_mixer(right)
+        types = self._type(left), self._type(right)
+        if Transition in map(type, types) and not left_mixer and not right_mixer:
+            inverse = check_product(expr, *types, None if isinstance(right, Ref) else right)
+            factor = right if inverse is None else inverse
+            ids = self._lift(left, expr.left.span), self._lift(factor, expr.right.span)
+            return self._emit("transition_product", ids, {}, expr.span)
         if operator == "@":
             return self._apply(expr, left, right)
         if not left_mixer and not right_mixer:
@@ -236,8 +247,11 @@ class Expressions:
             f"a {describe(self.builder.type(result.id))}" if isinstance(result, Ref) else "a number"
         )
 
+    def _type(self, result: Result) -> Type | None:
+        return self.builder.type(result.id) if isinstance(result, Ref) else None
+
     def _is_mixer(self, result: Result) -> bool:
-        return isinstance(result, Ref) and isinstance(self.builder.type(result.id), Mixer)
+        return isinstance(self._type(result), Mixer)
 
     def _apply(self, expr: nodes.Binary, left: Result, right: Result) -> Result:
         left_id, right_id = self._lift(left, expr.left.span), self._lift(right, expr.right.span)
@@ -292,7 +306,7 @@ class Expressions:
         assert isinstance(mixer, Mixer)
         if mixer.causal:
             return
-        root = self._looks_ahead(id)
+        root = looks_ahead(self.builder.values, id)
         value = self.builder.values[root]
         related = (
             ((value.span, f"'{value.op}' sees all tokens"),)
@@ -309,18 +323,6 @@ class Expressions:
                 related,
             )
         )
-
-    def _looks_ahead(self, id: int) -> int:
-        """The value that makes a mixer look ahead: all mixers that it is made of are causal."""
-        while True:
-            value = self.builder.values[id]
-            for i in value.inputs:
-                type_ = self.builder.type(i)
-                if isinstance(type_, Mixer) and not type_.causal:
-                    id = i
-                    break
-            else:
-                return id
 
     # --- calls ----------------------------------------------------------------------------------
 

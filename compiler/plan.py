@@ -18,8 +18,9 @@ class MixerPlan:
     C (B, T, c_heads, channels), A (B, T, a_heads, a_channels), B (B, T, b_heads, channels),
     V (B, T, v_heads, v_channels), and gives (B, T, heads, v_channels). Head counts divide
     `heads`; head h reads head h // (heads / count) of an operand with fewer. `channels` is N,
-    the channels that C and B share; `a_channels` is 1 or N. `template` is a file of
-    templates/mixer without its ending.
+    the channels that C and B share; `a_channels` is 1 or N, 0 where there is no A. `template` is a
+    file of templates/mixer without its ending. beta of the delta rule has `beta_heads`; a and b of
+    low-rank transitions have `left_heads` and `right_heads`, and `steps` for every token.
     """
 
     template: str
@@ -37,6 +38,10 @@ class MixerPlan:
     band: int = 0
     logarithmic: bool = True
     chunk: int = 64
+    beta_heads: int = 0
+    left_heads: int = 0
+    right_heads: int = 0
+    steps: int = 1
 
 
 @dataclass(frozen=True)

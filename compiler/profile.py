@@ -7,6 +7,7 @@
     toeplitz, ssm                   10 log2(L) c, 4 c order in a step  c order
     low rank, no nonlinearity       2 h' n p + 2 h n p                 h' n p
     semi-separable                  2 h' n p + 2 h n p                 h' n p
+    each low-rank step of A         4 h' n p                           nothing more
     any other (nonlinear, band)     (2 h n + 2 h p) * visible pairs    B (and A), V, per past token
 
 with c channels of the value, n channels of C and B, p channels of V per head, h heads of the

@@ -21,6 +21,9 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "diagonal_recurrence": (*CHUNKS, "DiagonalRecurrence"),
     "signed_recurrence": (*CHUNKS, "signed_scores", "pass_states"),
     "scan": ("wide",),
+    "delta_recurrence": (*CHUNKS, "chain_states"),
+    "dplr_recurrence": (*CHUNKS, "chain_states"),
+    "read_before": ("wide",),
     # functions that lowering calls
     "short_convolution": ("LagSum",),
     "long_convolution": ("wide",),
@@ -38,6 +41,8 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     ),
     "diagonal_scores": ("lagged", "lag_entries", "neighbours", "corner_entries"),
     "add_diagonal_gradients": ("lagged", "lag_entries", "neighbours", "corner_entries"),
+    "DiagonalScores": ("diagonal_scores", "add_diagonal_gradients"),
+    "chain_states": ("StateChain",),
     "signed_scores": ("join_blocks",),
     "DecayScan": ("carry",),
     "SignedScan": ("carry",),
@@ -48,7 +53,7 @@ NAMES = frozenset(
     """wide to_chunks from_chunks grouped_matmul pass_states carry sums_from_here ScalarRecurrence
     DiagonalRecurrence diagonal_scores add_diagonal_gradients lagged lag_entries neighbours
     corner_entries signed_scores join_blocks LagSum DecayScan SignedScan
-    HalfRotation InterleavedRotation""".split()
+    HalfRotation InterleavedRotation StateChain chain_states DiagonalScores""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""
 
@@ -67,10 +72,19 @@ def _scan(p: MixerPlan) -> Iterable[str]:
     yield "DecayScan" if p.logarithmic else "SignedScan"
 
 
+def _structured(p: MixerPlan) -> Iterable[str]:
+    if p.a_channels and not p.logarithmic:
+        yield "signed_scores"
+    elif p.a_channels > 1:
+        yield "DiagonalScores"
+
+
 _BY_PLAN: dict[str, Callable[[MixerPlan], Iterable[str]]] = {
     "linear_attention": _linear,
     "signed_recurrence": _signed,
     "scan": _scan,
+    "delta_recurrence": _structured,
+    "dplr_recurrence": _structured,
 }
 
 

@@ -4,6 +4,7 @@
          | Constant(heads, channels)     P[h, d]: learned or literal, no token axis
          | Filter(lanes, length)         K[n]: causal Toeplitz generators, one per lane
          | Mixer(heads, channels, ...)   T[h]: a token-by-token matrix per head, or per channel
+         | Transition(heads, channels)   A[h, n]: for each token, an n x n matrix per head
 
 Owns: the types and their broadcasting. Refuses: names, places in the text, and what a stage means.
 """
@@ -69,7 +70,27 @@ class Mixer:
         return f"T[{self.heads}{per_channel}]"
 
 
-Type = Feature | Constant | Filter | Mixer
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What a semi-separable mixer multiplies its state by, where that is more than a diagonal."""
+
+    heads: int
+    channels: int
+
+    def __str__(self) -> str:
+        return f"A[{self.heads}, {self.channels}]"
+
+
+Type = Feature | Constant | Filter | Mixer | Transition
+
+
+_KINDS = {
+    Feature: "feature",
+    Constant: "constant",
+    Filter: "filter",
+    Mixer: "mixer",
+    Transition: "transition",
+}
 
 
 def is_value(type_: Type) -> bool:
@@ -79,8 +100,7 @@ def is_value(type_: Type) -> bool:
 
 def describe(type_: Type) -> str:
     """A type in words, for diagnostics."""
-    kind = {Feature: "feature", Constant: "constant", Filter: "filter", Mixer: "mixer"}[type(type_)]
-    return f"{kind} {type_}"
+    return f"{_KINDS[type(type_)]} {type_}"
 
 
 def broadcast_axis(a: int, b: int, axis: str, left: Type, right: Type) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from starc.compiler.catalog import ENTRIES
 from starc.compiler.ir import Value
-from starc.compiler.types import Constant, Feature, Filter, Mixer, apply_mixer
+from starc.compiler.types import Constant, Feature, Filter, Mixer, Transition, apply_mixer
 from starc.compiler.work import WHOLE, Work
 from starc.grammar.errors import InternalError
 
@@ -36,13 +36,25 @@ RESHAPES = frozenset({"heads", "merge"})
 
 ALGORITHMS = frozenset(
     """attention banded_attention linear_attention scalar_recurrence diagonal_recurrence
-    signed_recurrence scan short_convolution long_convolution gated_convolution""".split()
+    signed_recurrence delta_recurrence dplr_recurrence scan short_convolution long_convolution
+    gated_convolution""".split()
 )
 """What `select` puts in the place of `apply`: the profile of a model is the same before and
 after."""
 
-SEPARABLE = frozenset({"low_rank", "semi_separable", "log_semi_separable"})
+SEPARABLE = frozenset("""low_rank semi_separable log_semi_separable dplr_semi_separable
+    delta_semi_separable""".split())
 """Mixers that a recurrence computes; their operands are C, then what writes the state."""
+
+LOW_RANK_STEPS: dict[str, Callable[[Value], int]] = {
+    "householder": lambda value: 1,
+    "dplr": lambda value: 1,
+    "delta_semi_separable": lambda value: 1,
+    "delta_recurrence": lambda value: 1,
+    "dplr_semi_separable": lambda value: (len(value.inputs) - 2) // 3,
+    "dplr_recurrence": lambda value: (len(value.inputs) - 3) // 3,
+}
+"""Parts of a transition that read the state along one vector and write it along another."""
 
 POINTWISE_ON_MIXERS = frozenset({"mixer_softmax", "mixer_sigmoid", "mixer_relu", "softcap"})
 """Nonlinear stages that need every T_ij by itself, so that T has to be written out."""
@@ -83,7 +95,7 @@ class Walk:
     # --- the graph of token-local values ------------------------------------------------------
 
     def _visit(self, value: Value) -> Node:
-        if isinstance(value.type, Mixer):
+        if isinstance(value.type, Mixer | Transition):
             return None
         if value.op == "apply":
             mixer, operand = value.inputs
@@ -191,7 +203,7 @@ class Walk:
             case "toeplitz":
                 return self._convolve(inputs[0], operand, type_, window)
             case op if op in SEPARABLE and window == WHOLE:
-                return self._recur(inputs, operand, type_)
+                return self._recur(mixer, operand, type_)
             case op if op in SEPARABLE or op in POINTWISE_ON_MIXERS:
                 return self._written_out(id, operand, window, masked)
             case op:
@@ -217,26 +229,42 @@ class Walk:
                 self._pair(window, True, 2 * channels)
         return self._node(type_, ())
 
-    def _linear_chain(self, id: int) -> Sequence[int]:
-        """The operands of the linear mixer under scales and a causal mask, or nothing."""
+    def _linear_chain(self, id: int) -> Value | None:
+        """The linear mixer under scales and a causal mask, if it is one that a state can run."""
         value = self.values[id]
         while value.op in ("mixer_scale", "causal"):
             value = self.values[value.inputs[0]]
-        return value.inputs if value.op in SEPARABLE else ()
+        late = dict(value.attributes).get("read") == "before"
+        return value if value.op in SEPARABLE and not late else None
 
-    def _recur(
-        self, inputs: Sequence[int], operand: _Operand, type_: Feature, sums: bool = False
-    ) -> Node:
+    def _parts(self, value: Value) -> tuple[list[int], int]:
+        """The features that make up a separable mixer, C first, and its low-rank steps."""
+        ids: list[int] = []
+        steps = LOW_RANK_STEPS[value.op](value) if value.op in LOW_RANK_STEPS else 0
+        for i in value.inputs:
+            part = self.values[i]
+            if isinstance(part.type, Transition):
+                inner, more = self._parts(part)
+                ids, steps = ids + inner, steps + more
+            else:
+                ids.append(i)
+        return ids, steps
+
+    def _recur(self, mixer: Value, operand: _Operand, type_: Feature, sums: bool = False) -> Node:
         """A linear recurrence: B and A write a state of n x p per head, C reads it.
 
-        With `sums` the state has a column more, for the sums of the rows of T.
+        With `sums` the state has a column more, for the sums of the rows of T. Every low-rank step
+        of the transition reads the state once more, and writes it once more.
         """
-        c, *writers = (self._operand(i).type for i in inputs)
+        ids, steps = self._parts(mixer)
+        if mixer.op in ALGORITHMS:
+            ids = ids[:-1]  # the last one is V
+        c, *writers = (self._operand(i).type for i in ids)
         heads = max(operand.type.heads, *(w.heads for w in writers))
         n = max(c.channels, *(w.channels for w in writers))
         p = operand.type.channels + sums
         self.state += heads * n * p
-        self.token += 2 * heads * n * p + 2 * type_.heads * max(n, c.channels) * p
+        self.token += (2 + 4 * steps) * heads * n * p + 2 * type_.heads * max(n, c.channels) * p
         return self._node(type_, ())
 
     def _algorithm(self, value: Value) -> Node:
@@ -244,6 +272,9 @@ class Walk:
         type_ = value.type
         assert isinstance(type_, Feature)
         match value.op:
+            case name if name in ("linear_attention", "scan") or name.endswith("_recurrence"):
+                sums = dict(value.attributes).get("floor") is not None
+                return self._recur(value, self._operand(value.inputs[-1]), type_, sums)
             case "attention" | "banded_attention" as op:
                 c, b, v = (self._operand(i) for i in value.inputs)
                 window = value.attribute("band") if op == "banded_attention" else WHOLE
@@ -251,19 +282,10 @@ class Walk:
                 self._need(v.node, window)
                 channels = max(c.type.channels, b.type.channels) + v.type.channels
                 self._pair(window, True, 2 * type_.heads * channels)
-            case "linear_attention":
-                *scores, v = value.inputs
-                return self._recur(
-                    scores, self._operand(v), type_, value.attribute("floor") is not None
-                )
-            case "scalar_recurrence" | "diagonal_recurrence" | "signed_recurrence" | "scan":
-                *mixer, v = value.inputs
-                sums = dict(value.attributes).get("floor") is not None
-                return self._recur(mixer, self._operand(v), type_, sums)
             case "short_convolution" | "long_convolution" | "modal_convolution":
-                kernel, v = value.inputs
+                kernel, operand = value.inputs
                 taps = value.attribute("taps") if value.op != "modal_convolution" else None
-                return self._convolve(kernel, self._operand(v), type_, taps or WHOLE)
+                return self._convolve(kernel, self._operand(operand), type_, taps or WHOLE)
             case "gated_convolution":
                 kernel, *operands = value.inputs
                 gate = operands.pop(0) if value.attribute("output_gate") else None
@@ -320,9 +342,10 @@ class Walk:
         inputs = value.inputs
         match value.op:
             case op if op in SEPARABLE:
-                for i in inputs[1:] if first else inputs:
+                parts, _ = self._parts(value)
+                for i in parts[1:] if first else parts:
                     self._need(self.nodes[i], window)
-                channels = max(self._operand(i).type.channels for i in inputs)
+                channels = max(self._operand(i).type.channels for i in parts)
                 self._pair(window, causal, 2 * _mixer(value).heads * channels)
             case "diagonal":
                 if not first:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from starc.grammar.errors import InternalError
 from starc.runtime.reference_stages import Operation, Step
+from starc.runtime.reference_transitions import TRANSITIONS, Matrices
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,29 @@ def _low_rank(s: Step) -> Matrix:
 
 
 def _semi_separable(s: Step) -> Matrix:
-    """T_ij = sum_n C_i A_i ... A_{j+1} B_j: row after row, the products that lead from j to i."""
-    c, a, b = _parts(s)  # (B, h, N, T)
+    """T_ij = C_i A_i ... A_{j+1} B_j, row after row: the products that lead from each j to i.
+
+    A token that reads before its update sees what the token before it left: C_i A_{i-1} ... B_j.
+    """
+    transition = s.operands[1]
+    if isinstance(transition, Matrices):
+        # the transition stands in for itself as a constant of as many heads and channels
+        shape = transition.entries.shape
+        like = torch.ones(shape[1], shape[-1], dtype=torch.float64)
+        c, _, b = _parts(replace(s, operands=(s.operands[0], like, s.operands[2])))
+        a = transition.to(c.shape[1])  # (B, h, T, n, n)
+        c, b = (x.expand(max(c.shape[0], a.shape[0]), -1, -1, -1) for x in (c, b))
+    else:
+        c, a, b = _parts(s)  # (B, h, N, T)
     rows = []
-    reached = c.new_zeros(*c.shape[:3], 0)  # A_{i-1} ... A_{j+1} B_j for j < i
+    reached = c.new_zeros(*c.shape[:3], 0)  # A_i ... A_{j+1} B_j for j <= i
     for i in range(s.length):
-        reached = torch.cat([a[..., i : i + 1] * reached, b[..., i : i + 1]], dim=-1)
-        row = (c[..., i : i + 1] * reached).sum(2)  # (B, h, i + 1)
-        rows.append(F.pad(row, (0, s.length - i - 1)))
+        before = reached
+        passed = a[:, :, i] @ reached if a.ndim == 5 else a[..., i : i + 1] * reached
+        reached = torch.cat([passed, b[..., i : i + 1]], dim=-1)
+        read = before if s.get("read") == "before" else reached
+        row = (c[..., i : i + 1] * read).sum(2)  # (B, h, i) or (B, h, i + 1)
+        rows.append(F.pad(row, (0, s.length - row.shape[-1])))
     return Matrix(torch.stack(rows, dim=2).unsqueeze(2), _square(s.length).tril())
 
 
@@ -181,6 +197,7 @@ def _apply(s: Step) -> Tensor:
 
 
 MIXERS: dict[str, Operation] = {
+    **TRANSITIONS,
     "diagonal": _diagonal,
     "low_rank": _low_rank,
     "semi_separable": _semi_separable,

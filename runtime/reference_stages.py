@@ -335,6 +335,7 @@ _POINTWISE: dict[str, Callable[..., Tensor]] = {
     "sin": torch.sin,
     "cos": torch.cos,
     "abs": torch.abs,
+    "sum": lambda x: x.sum(-1, keepdim=True),
     "softmax": lambda x: torch.softmax(x, dim=-1),
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: a - b,

@@ -18,6 +18,7 @@ from starc.compiler.catalog.pointwise import POINTWISE
 from starc.compiler.catalog.position import POSITION
 from starc.compiler.catalog.routing import ROUTING
 from starc.compiler.catalog.stages import STAGES
+from starc.compiler.catalog.transitions import TRANSITIONS
 from starc.compiler.types import Mixer, Type
 
 ENTRIES: dict[str, Entry] = {
@@ -30,6 +31,7 @@ ENTRIES: dict[str, Entry] = {
         *FILTERS,
         *ROUTING,
         *MIXERS,
+        *TRANSITIONS,
         *ALGORITHMS,
         *BACKBONE,
     )
@@ -40,9 +42,7 @@ _FEATURE_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.STAGE}
 _MIXER_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.MIXER_STAGE}
 _CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.SOURCE)}
 
-PLANNED = frozenset(
-    "static householder dplr alibi bias decay " "dilated strided block first select sink".split()
-)
+PLANNED = frozenset("static alibi bias decay dilated strided block first select sink".split())
 """Names that the language reserves and this version refuses with a diagnostic of their own."""
 
 NAMES = frozenset(e.name for e in _WRITTEN) | PLANNED

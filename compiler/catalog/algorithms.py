@@ -6,15 +6,9 @@ same name. Programs never write these.
 
 from __future__ import annotations
 
-from starc.compiler.catalog.entry import Arguments, Entry, Inputs, Role, value_of
-from starc.compiler.catalog.mixers import state_channels
+from starc.compiler.catalog.entry import Arguments, Entry, Inputs, Role, flag, value_of
+from starc.compiler.catalog.transitions import READ, semi_separable, structured
 from starc.compiler.types import Filter, Mixer, Problem, Type, apply_mixer, broadcast, group_heads
-
-
-def _log_semi_separable(inputs: Inputs, arguments: Arguments) -> Type:
-    state_channels(inputs)
-    c, a, b = (value_of(i, "log_semi_separable") for i in inputs)
-    return Mixer(group_heads((("C", c.heads), ("A", a.heads), ("B", b.heads))), causal=True)
 
 
 def _attention(inputs: Inputs, arguments: Arguments) -> Type:
@@ -23,9 +17,15 @@ def _attention(inputs: Inputs, arguments: Arguments) -> Type:
 
 
 def _recurrence(inputs: Inputs, arguments: Arguments) -> Type:
-    mixer = _log_semi_separable(inputs[:3], arguments)
+    mixer = semi_separable(inputs[:3], arguments)
     assert isinstance(mixer, Mixer)
     return apply_mixer(mixer, inputs[3])
+
+
+def _structured(inputs: Inputs, arguments: Arguments) -> Type:
+    mixer = structured(inputs[:-1], arguments)
+    assert isinstance(mixer, Mixer)
+    return apply_mixer(mixer, inputs[-1])
 
 
 def _convolution(inputs: Inputs, arguments: Arguments) -> Type:
@@ -45,6 +45,8 @@ def _product(inputs: Inputs, arguments: Arguments) -> Type:
 
 _SCORES = ("C", "B", "V")
 _STATE = ("C", "A", "B", "V")
+_DPLR = ("C", "w", "a", "b", "B", "V")
+_DELTA = ("C", "w", "B", "beta", "V")
 
 _MIXERS = tuple(
     Entry(op, Role.INTERNAL, doc, rule, operands, local=False)
@@ -52,7 +54,7 @@ _MIXERS = tuple(
         (
             "log_semi_separable",
             "semi_separable with the logarithm of its transition",
-            _log_semi_separable,
+            semi_separable,
             ("C", "log A", "B"),
         ),
         ("attention", "softmax of a scaled low-rank score, fused", _attention, _SCORES),
@@ -61,6 +63,8 @@ _MIXERS = tuple(
         ("scalar_recurrence", "state space dual: one decay per head", _recurrence, _STATE),
         ("diagonal_recurrence", "one decay per channel of the state", _recurrence, _STATE),
         ("signed_recurrence", "transitions of any sign", _recurrence, _STATE),
+        ("dplr_recurrence", "diagonal plus low rank, in chunks", _structured, _DPLR),
+        ("delta_recurrence", "the delta rule, in chunks", _structured, _DELTA),
         ("scan", "heads of one channel, token after token in blocks", _recurrence, _STATE),
         ("short_convolution", "a few taps, as shifted products", _convolution, ("K", "V")),
         ("long_convolution", "by fast Fourier transform", _convolution, ("K", "V")),
@@ -70,6 +74,24 @@ _MIXERS = tuple(
 
 ALGORITHMS = (
     *_MIXERS,
+    Entry(
+        "dplr_semi_separable",
+        Role.INTERNAL,
+        "semi_separable with the steps diag(w) + a b' of its transition: C, (w, a, b)..., B",
+        structured,
+        ("C", "w", "a", "b", "B"),
+        arguments=(flag("logarithmic", True), READ),
+        local=False,
+    ),
+    Entry(
+        "delta_semi_separable",
+        Role.INTERNAL,
+        "the delta rule: transition (I - beta B B') diag(w), written to along beta B",
+        structured,
+        ("C", "w", "B", "beta"),
+        arguments=(flag("logarithmic", True), READ),
+        local=False,
+    ),
     Entry(
         "gated_convolution",
         Role.INTERNAL,

@@ -28,6 +28,11 @@ from starc.compiler.types import Problem, Type
 _STAGE = Role.STAGE
 
 
+def _sum(inputs: Inputs, arguments: Arguments) -> Type:
+    value = value_of(inputs[0], "sum")
+    return with_shape(value, value.heads, 1)
+
+
 def _shuffle(inputs: Inputs, arguments: Arguments) -> Type:
     value, g = value_of(inputs[0], "shuffle"), arguments["g"]
     if value.channels % g:
@@ -93,6 +98,13 @@ def _hedgehog_flops(inputs: Inputs, arguments: Arguments, length: int) -> Fracti
 
 
 MAPS = (
+    Entry(
+        "sum",
+        _STAGE,
+        "the sum over the channels of every head",
+        _sum,
+        torch="{0}.sum(-1, keepdim=True)",
+    ),
     Entry(
         "shuffle",
         _STAGE,

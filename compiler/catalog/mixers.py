@@ -23,9 +23,8 @@ from starc.compiler.catalog.entry import (
     size,
     value_of,
 )
+from starc.compiler.catalog.transitions import READ, paired_channels, semi_separable
 from starc.compiler.types import (
-    Constant,
-    Feature,
     Filter,
     Mixer,
     Problem,
@@ -49,18 +48,6 @@ def _mixer_of(type_: Type, what: str) -> Mixer:
     return type_
 
 
-def _paired_channels(name: str, left: Feature | Constant, right: Feature | Constant) -> int:
-    """The inner size N that C and B agree on; a size of 1 is broadcast."""
-    if left.channels == right.channels or 1 in (left.channels, right.channels):
-        return max(left.channels, right.channels)
-    raise Problem(
-        "shape-mismatch",
-        f"the parts of '{name}' differ in channels: C has {left.channels}, B has {right.channels}.",
-        f"{left} against {right}",
-        "T_ij is a product over the channels of C_i and B_j.",
-    )
-
-
 # --- constructors ------------------------------------------------------------------------------
 
 
@@ -71,28 +58,8 @@ def _diagonal(inputs: Inputs, arguments: Arguments) -> Type:
 
 def _low_rank(inputs: Inputs, arguments: Arguments) -> Type:
     c, b = value_of(inputs[0], "low_rank"), value_of(inputs[1], "low_rank")
-    _paired_channels("low_rank", c, b)
+    paired_channels("low_rank", c, b)
     return Mixer(group_heads((("C", c.heads), ("B", b.heads))))
-
-
-def state_channels(inputs: Inputs) -> int:
-    """N of a semi-separable mixer: the channels that C, A and B share."""
-    c, a, b = (value_of(i, "semi_separable") for i in inputs[:3])
-    n = _paired_channels("semi_separable", c, b)
-    if a.channels == 1 or n == 1 or a.channels == n:
-        return max(n, a.channels)
-    raise Problem(
-        "shape-mismatch",
-        f"the transition A of 'semi_separable' has {a.channels} channels, C and B have {n}.",
-        f"{a.channels} channels against {n}",
-        f"A is a scalar per head, F[h, 1], or diagonal, F[h, {n}].",
-    )
-
-
-def _semi_separable(inputs: Inputs, arguments: Arguments) -> Type:
-    state_channels(inputs)
-    c, a, b = (value_of(i, "semi_separable") for i in inputs)
-    return Mixer(group_heads((("C", c.heads), ("A", a.heads), ("B", b.heads))), causal=True)
 
 
 def _toeplitz(inputs: Inputs, arguments: Arguments) -> Type:
@@ -174,8 +141,9 @@ MIXERS = (
         "semi_separable",
         _FUNCTION,
         "T_ij = C_i A_i ... A_{j+1} B_j for i >= j",
-        _semi_separable,
+        semi_separable,
         operands=("C", "A", "B"),
+        arguments=(READ,),
         local=False,
     ),
     Entry(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from starc.compiler.ir import Value
-from starc.compiler.lower import text
+from starc.compiler.lower import text, transitions
 from starc.compiler.lower.text import Text
 from starc.compiler.types import Feature, Mixer
 from starc.grammar.errors import Diagnostic, StarError
@@ -138,8 +138,12 @@ def _build(o: OperatorLowering, value: Value, type_: Mixer, every: bool) -> Matr
     match value.op:
         case "low_rank":
             return _low_rank(o, value, type_, every)
-        case "semi_separable" | "log_semi_separable":
+        case "semi_separable" | "log_semi_separable" if value.attribute("read") == "after":
             return _semi_separable(o, value, type_, every)
+        case op if op.endswith("semi_separable"):
+            written = transitions.matrix(o, value, every)
+            named = _assign(o, value, written, type_.heads, every)
+            return Matrix(named, type_.heads, _causal(), True, every)
         case "toeplitz":
             name = o.functions.function("toeplitz_matrix")
             kernel = o.filter(inputs[0])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starc.compiler.ir import Value
-from starc.compiler.lower import text
+from starc.compiler.lower import text, transitions
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import MixerPlan
 from starc.compiler.types import Feature, Mixer, lanes_of
@@ -41,32 +41,6 @@ def _scores(o: OperatorLowering, value: Value) -> Text:
         band=attributes.get("band", 0),
     )
     operands = (o.tokens(c, channels), o.history(b, channels), o.history(v))
-    return o.own_layout(text.call(o.functions.mixer(plan), *operands), value.type)
-
-
-def _state(o: OperatorLowering, value: Value) -> Text:
-    """scalar_, diagonal_, signed_recurrence and scan: C, A, B, V."""
-    c, a, b, v = value.inputs
-    a_channels = o.width(a)
-    channels = max(o.width(c), o.width(b), a_channels)
-    attributes: dict[str, Any] = dict(value.attributes)
-    floor = attributes.get("floor")
-    plan = MixerPlan(
-        template=value.op,
-        name=value.op,
-        heads=_heads(value),
-        channels=channels,
-        c_heads=o.type(c).heads,
-        a_heads=o.type(a).heads,
-        a_channels=a_channels,
-        b_heads=o.type(b).heads,
-        v_heads=o.type(v).heads,
-        v_channels=o.width(v),
-        floor=None if floor is None else float(floor),
-        logarithmic=attributes.get("logarithmic", value.op != "signed_recurrence"),
-        chunk=16 if value.op == "scan" else 64,
-    )
-    operands = (o.tokens(c, channels), o.tokens(a), o.tokens(b, channels), o.tokens(v))
     return o.own_layout(text.call(o.functions.mixer(plan), *operands), value.type)
 
 
@@ -119,10 +93,12 @@ LOWERINGS: dict[str, Callable[[OperatorLowering, Value], Text]] = {
     "attention": _scores,
     "banded_attention": _scores,
     "linear_attention": _scores,
-    "scalar_recurrence": _state,
-    "diagonal_recurrence": _state,
-    "signed_recurrence": _state,
-    "scan": _state,
+    "scalar_recurrence": transitions.apply,
+    "diagonal_recurrence": transitions.apply,
+    "signed_recurrence": transitions.apply,
+    "scan": transitions.apply,
+    "delta_recurrence": transitions.apply,
+    "dplr_recurrence": transitions.apply,
     "short_convolution": _convolution,
     "long_convolution": _convolution,
     "modal_convolution": _modal,

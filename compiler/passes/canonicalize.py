@@ -3,6 +3,7 @@
     (T1 @ T2) @ V    ->  T1 @ (T2 @ V)              (T1 + T2) @ V  ->  T1 @ V + T2 @ V
     (f * T) @ V      ->  f * (T @ V)                diagonal(f) @ V  ->  f * V
     causal(T1 + T2)  ->  causal(T1) + causal(T2)    causal(T)  ->  T where T is causal by structure
+    band(1)(low_rank(C, B))  ->  diagonal(C . B)
     merge(heads(f))  ->  f,  heads(1), repeat(1), scale(1), shift(0), -(-f)  ->  nothing
 
 After it, the mixer of every `apply` is a chain of stages over one constructor, or a sum inside a
@@ -117,7 +118,8 @@ def _average(r: Rewriter, value: Value, x: int) -> int:
 
     one = r.emit("number", (), value, value=Fraction(1))
     rest = r.emit("sigmoid", (r.emit("negate", (p,), value),), value)
-    mixer = r.emit("semi_separable", (one, split(r.emit("sigmoid", (p,), value)), one), value)
+    decay = split(r.emit("sigmoid", (p,), value))
+    mixer = r.emit("semi_separable", (one, decay, one), value, read="after")
     y = r.emit("apply", (mixer, split(r.emit("multiply", (rest, x), value))), value)
     y = r.emit("merge", (y,), value) if lanes > 1 else y
     return y if type_.heads == 1 else r.emit("heads", (y,), value, n=type_.heads)
@@ -157,6 +159,13 @@ def _mask(r: Rewriter, value: Value, mixer: int) -> int | None:
         return r.emit(value.op, (t,), value, **dict(value.attributes)) if again is None else again
 
     match m.op:
+        case "low_rank" if value.op == "band" and value.attribute("w") == 1:
+            heads = type_.heads
+            c, b = (grouped(r, value, i, heads) for i in m.inputs)
+            product = r.emit("multiply", (c, b), value)
+            return r.emit("diagonal", (r.emit("sum", (product,), value),), value)
+        case "causal" if value.op == "band" and value.attribute("w") == 1:
+            return masked(m.inputs[0])
         case "mixer_add" | "mixer_subtract":
             return r.emit(m.op, tuple(masked(t) for t in m.inputs), value)
         case "mixer_negate":

@@ -3,7 +3,7 @@
 A transition written as exp(u) or sigmoid(u), or as products, shapes and roots of these, is
 carried as its logarithm, so that chunked algorithms sum instead of multiplying and nothing
 underflows. The mixer then becomes `log_semi_separable(C, log A, B)`. Any other transition keeps
-its sign and is multiplied.
+its sign and is multiplied. Structured transitions become steps (passes/transitions.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from fractions import Fraction
 
 from starc.compiler.ir import Model, Value
 from starc.compiler.passes.rewriting import Rewriter, rewrite
+from starc.compiler.passes.transitions import Logarithms, structured
+from starc.compiler.types import Transition
 
 _SHAPES = ("heads", "merge", "repeat", "slice", "concat")
 
@@ -25,9 +27,13 @@ def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
     if value.op != "semi_separable":
         return None
     c, a, b = inputs
+    if isinstance(r.type(a), Transition):
+        return structured(r, value, inputs, Logarithms(_has_logarithm, _logarithm))
     if not _has_logarithm(r, a):
         return None
-    return r.emit("log_semi_separable", (c, _logarithm(r, a), b), value)
+    return r.emit(
+        "log_semi_separable", (c, _logarithm(r, a), b), value, read=value.attribute("read")
+    )
 
 
 def _has_logarithm(r: Rewriter, id: int) -> bool:

@@ -4,6 +4,7 @@
     causal(s C B') V [normalised]        -> linear_attention
     semi-separable V [normalised]        -> scalar_, diagonal_ or signed_recurrence
     the same with one channel a head     -> scan
+    the same with structured transitions -> delta_ or dplr_recurrence
     toeplitz V                           -> short_, long_ or modal_convolution
     act(f) * v                           -> gated_product
 
@@ -90,6 +91,8 @@ def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
             return _low_rank(r, value, chain, v)
         case "semi_separable" | "log_semi_separable":
             return _semi_separable(r, value, chain, v)
+        case "dplr_semi_separable" | "delta_semi_separable":
+            return _structured(r, value, chain, v)
         case "toeplitz":
             return _toeplitz(r, value, chain, v)
     return None
@@ -113,19 +116,15 @@ def _low_rank(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
 
 
 def _semi_separable(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
-    if chain.softmax or chain.band or (chain.floor is not None and chain.scale == 0):
+    if not _recurs(chain):
         return None
     c, a, b = chain.root.inputs
     logarithmic = chain.root.op == "log_semi_separable"
     decay, state = _value(r, a), max(_value(r, c).channels, _value(r, b).channels)
     heads = max(_value(r, i).heads for i in (c, a, b, v))
     scannable = _value(r, v).channels == 1 and chain.floor is None and heads > 1
-    floor: Numeric | None = chain.floor
-    scale: Numeric = chain.scale
+    floor, scale = _unscaled(chain)
     extra: dict[str, Any]
-    if floor is not None:  # s t / max(|s t|, f) = sign(s) t / max(|t|, f / |s|)
-        sign = 1 if scale > 0 else -1
-        floor, scale = floor / (sign * scale), Fraction(sign)
     if scannable and (decay.channels > 1 or state <= SCAN_STATE):
         op, extra = "scan", {"logarithmic": logarithmic}
     elif not logarithmic:
@@ -133,7 +132,33 @@ def _semi_separable(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | N
     else:
         op = "scalar_recurrence" if decay.channels == 1 else "diagonal_recurrence"
         extra = {"floor": floor}
-    result = r.emit(op, (c, a, b, v), value, **extra)
+    result = r.emit(op, (c, a, b, v), value, **extra, read=chain.root.attribute("read"))
+    return result if scale == 1 else r.emit("scale", (result,), value, s=scale)
+
+
+def _recurs(chain: _Chain) -> bool:
+    """Whether a state can stand for the past. Normalised reads ahead of the update are left out:
+    the first token reads nothing."""
+    if chain.softmax or chain.band:
+        return False
+    return chain.floor is None or (chain.scale != 0 and chain.root.attribute("read") == "after")
+
+
+def _unscaled(chain: _Chain) -> tuple[Numeric | None, Numeric]:
+    """(floor, scale) with the scale outside: s t / max(|s t|, f) is sign(s) t / max(|t|, f/|s|)."""
+    if chain.floor is None:
+        return None, chain.scale
+    sign = 1 if chain.scale > 0 else -1
+    return chain.floor / (sign * chain.scale), Fraction(sign)
+
+
+def _structured(r: Rewriter, value: Value, chain: _Chain, v: int) -> int | None:
+    if not _recurs(chain):
+        return None
+    floor, scale = _unscaled(chain)
+    op = chain.root.op.replace("_semi_separable", "_recurrence")
+    attributes = {**dict(chain.root.attributes), "floor": floor}
+    result = r.emit(op, (*chain.root.inputs, v), value, **attributes)
     return result if scale == 1 else r.emit("scale", (result,), value, s=scale)
 
 

@@ -30,7 +30,7 @@ from starc.compiler.ir import (
 )
 from starc.compiler.options import Limits, Options
 from starc.compiler.passes.share import share
-from starc.compiler.types import Constant, Feature, Filter, Mixer, Problem
+from starc.compiler.types import Constant, Feature, Filter, Mixer, Problem, Transition
 from starc.grammar import nodes
 from starc.grammar.errors import StarError
 from starc.grammar.parser import parse
@@ -164,6 +164,12 @@ def test_sizes_are_whole_and_bounded() -> None:
         ("low_rank(x |> heads(8), x |> slice(0, 24) |> heads(2)) |> causal", Mixer(8, causal=True)),
         ("low_rank(x, x) |> causal |> softmax", Mixer(1, causal=True, linear=False)),
         ("semi_separable(x, 0.9, x)", Mixer(1, causal=True)),
+        ("householder(x |> heads(8), x |> dense(2) |> heads(2))", Transition(8, 12)),
+        ("dplr(0.9, x, x)", Transition(1, 96)),
+        ("x @ householder(x, 1)", Transition(1, 96)),
+        ("-2 * householder(x |> heads(8), 1) / 3", Transition(8, 12)),
+        ("semi_separable(x, householder(x, 1), x, read = before)", Mixer(1, causal=True)),
+        ("x |> heads(8) |> sum", Feature(8, 1)),
         ("toeplitz(explicit(96, 3))", Mixer(96, flat=True, causal=True)),
         ("toeplitz(explicit(96, 3)) @ diagonal(x)", Mixer(1, 96, causal=True)),
         ("(low_rank(x, x) |> causal) - diagonal(x)", Mixer(1, 96, causal=True)),

@@ -19,7 +19,14 @@ from tests.templates.generated import file_text, own_text
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 MODE = black.Mode(line_length=100, target_versions={black.TargetVersion.PY311})
-STATE = ("scalar_recurrence", "diagonal_recurrence", "signed_recurrence", "scan")
+STATE = (
+    "scalar_recurrence",
+    "diagonal_recurrence",
+    "signed_recurrence",
+    "scan",
+    "delta_recurrence",
+    "dplr_recurrence",
+)
 
 
 def mixers() -> Iterator[MixerPlan]:
@@ -45,8 +52,15 @@ def mixers() -> Iterator[MixerPlan]:
                 scale=0.08838834764831845,
                 floor=1e-6 if a == 64 else None,
                 band=1024,
-                logarithmic=name != "signed_recurrence" and (name != "scan" or a > 1),
+                logarithmic=name != "signed_recurrence"
+                and (a > 1 or name not in ("scan", "delta_recurrence", "dplr_recurrence")),
+                beta_heads=b,
+                left_heads=a,
+                right_heads=b,
+                steps=1 if wide else 2,
             )
+    for name, v in itertools.product(("delta_recurrence", "dplr_recurrence"), (0, 64)):
+        yield MixerPlan(name, name, 8, 64, 8, 8, 8, v, beta_heads=8, left_heads=8, right_heads=8)
 
 
 FUNCTIONS = (
@@ -83,6 +97,11 @@ FUNCTIONS = (
             (1.138629436111989, "yarn", 4.0, 32768.0, 32.0, 1.0, 0.0, True),
             (1.19, "factors", 1.19, *(64 * [1.25])),
         )
+    ),
+    FunctionPlan("read_before", "read_before"),
+    *(
+        FunctionPlan("transition_matrix", "transition_matrix", (("before", before),))
+        for before in (True, False)
     ),
     *(
         FunctionPlan("rotate", "rotate", (("dims", dims), ("pairs", pairs)))

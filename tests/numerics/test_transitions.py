@@ -1,0 +1,75 @@
+"""Structured transitions agree with the oracle: outputs and the gradient of every parameter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.numerics.agreement import build, check_agreement
+
+FEATURES = """C = x |> dense(8) |> heads(2)  B = x |> dense(8) |> heads(2) |> l2norm
+V = x |> dense(8) |> heads(2)  W = x |> dense(16) |> heads(4)  c = x |> dense(4)
+b = x |> dense(4) |> l2norm  f = x |> dense(2) |> heads(2)  a = f |> sigmoid  g = x |> dense(8)
+A = x |> dense(8) |> heads(2) |> sigmoid  S = g |> tanh |> heads(2)"""
+
+MIXERS = {
+    # the delta rule
+    "delta": "semi_separable(C, householder(B, a), a * B) @ V",
+    "gated": "semi_separable(C, a * householder(B, 1 - a), (1 - a) * B) @ V",
+    "gated-first": "semi_separable(C, householder(B, 1 - a) @ a, B * (1 - a)) @ V",
+    "per-channel": "semi_separable(C, householder(B, a) @ A, a * B) @ V",
+    "grouped": "semi_separable(c, a * householder(b, 1 - a), (1 - a) * b) @ W",
+    "signed": "semi_separable(C, tanh(f) * householder(B, a), a * B) @ V",
+    "signed-per-channel": "semi_separable(C, householder(B, a) @ S, a * B) @ V",
+    "negated": "semi_separable(C, -householder(B, a) / 2, a * B) @ V",
+    "number": "semi_separable(C, 0.9 * householder(B, a), a * B) @ V",
+    "normalize": "(semi_separable(C, a * householder(B, 1 - a), (1 - a) * B) |> normalize(1)) @ V",
+    # steps diag(w) + a b'
+    "untied": "semi_separable(C, householder(B, 2 * a), B) @ V",
+    "left": "semi_separable(C, A @ householder(B, a), a * B) @ V",
+    "dplr": "semi_separable(C, dplr(A, -a * B, B), C / 2) @ V",
+    "dplr-number": "semi_separable(C, dplr(0.9, -a * B, B), C / 2) @ V",
+    "dplr-one": "semi_separable(C, dplr(1, -a * B, B), C / 2) @ V",
+    "dplr-signed": "semi_separable(C, dplr(S, -a * B, B), C / 2) @ V",
+    "dplr-grouped": "semi_separable(c, dplr(0.9, -a * b, b), C / 2) @ W",
+    "product": "semi_separable(C, a * householder(B, 1 - a) @ householder(b, a) @ A, B) @ W",
+    "product-plain": "semi_separable(C, householder(B, 1 - a) @ householder(b, a), B) @ V",
+    "scaled": "(semi_separable(C, dplr(A, -B, B), B) |> scale(-1/2) |> normalize(1)) @ V",
+    "one-channel": "semi_separable(f, householder(f |> tanh, a), f) @ V",
+    # reads ahead of the update
+    "before": "semi_separable(C, dplr(A, -a * B, B), C / 2, read = before) @ V",
+    "before-scalar": "semi_separable(C, a, B, read = before) @ V",
+    "before-diagonal": "semi_separable(c, A, B, read = before) @ W",
+    "before-signed": "semi_separable(C, S, B, read = before) @ V",
+    "before-scan": "semi_separable(1, sigmoid(g) |> heads(8), 1, read = before) @ (g |> heads(8))",
+    "bonus": "(semi_separable(C, A, B, read = before) + diagonal(param(2, 4) * C * B |> sum)) @ V",
+    "bonus-band": "(semi_separable(C, A, B, read = before)"
+    " + (low_rank(C * param(2, 4), B) |> causal |> band(1))) @ V",
+    # written out
+    "softmax": "(semi_separable(C, a * householder(B, 1 - a), (1 - a) * B) |> softmax) @ V",
+    "before-normalize": "(semi_separable(C, a, B, read = before) |> normalize(1)) @ V",
+    "before-softmax": "(semi_separable(C, A, B, read = before) |> softmax) @ V",
+    "before-dplr": "(semi_separable(c, dplr(A, -a * b, b), B, read = before) |> softmax) @ V",
+    "band": "(semi_separable(C, householder(B, 1 - a) @ householder(b, a), B) |> band(7)) @ V",
+}
+
+
+def program(mixer: str) -> str:
+    return f"""operator op() {{ {FEATURES} y = {mixer} |> merge |> dense(width) }}
+    model m {{ vocab = 13  width = 8  context = 67  backbone {{ op() }} }}"""
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_mixer(name: str) -> None:
+    compiled = build(program(MIXERS[name]))
+    check_agreement(compiled, (1, 67))
+    check_agreement(compiled, (5,), torch.float32)
+    check_agreement(compiled, (5,), torch.bfloat16)
+
+
+def test_a_decay_of_hundreds_of_powers_does_not_overflow() -> None:
+    compiled = build(
+        program("semi_separable(C, householder(B, a) @ exp(100 * S - 100), a * B) @ V")
+    )
+    check_agreement(compiled, (67,))
+    check_agreement(compiled, (67,), torch.float32)
