@@ -16,6 +16,8 @@ from starc.compiler.ir import Value
 from starc.compiler.numbers import Numeric
 from starc.compiler.types import Constant, Feature, Mixer, Transition, Type, describe
 from starc.grammar import nodes
+from starc.grammar.errors import Diagnostic, StarError
+from starc.grammar.source import Span
 
 
 def check_product(
@@ -66,7 +68,31 @@ def check_product(
     return None
 
 
-def looks_ahead(values: Sequence[Value], id: int) -> int:
+def check_causal(values: Sequence[Value], id: int, what: str, span: Span) -> None:
+    """A causal model may not look ahead: name the mixer that does."""
+    mixer = values[id].type
+    assert isinstance(mixer, Mixer)
+    if mixer.causal:
+        return
+    value = values[_looks_ahead(values, id)]
+    related = (
+        ((value.span, f"'{value.op}' sees all tokens"),)
+        if value.span and value.span != span
+        else ()
+    )
+    raise StarError(
+        Diagnostic(
+            "causality",
+            f"{what} reads a mixer that sees later tokens: '{value.op}' is not masked.",
+            span,
+            "token i may only use tokens j <= i",
+            f"put '|> causal' before {what}.",
+            related,
+        )
+    )
+
+
+def _looks_ahead(values: Sequence[Value], id: int) -> int:
     """The value that makes a mixer look ahead: all mixers that it is made of are causal."""
     while True:
         for i in values[id].inputs:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from starc.compiler import catalog, numbers
-from starc.compiler.algebra import check_product, looks_ahead
+from starc.compiler.algebra import check_causal, check_product
 from starc.compiler.arguments import MAX_SIZE, bind, check_tensor_number, signature, size_of
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Entry, Role
@@ -266,9 +266,9 @@ class Expressions:
             )
         if self._is_mixer(right):
             # A row of T1 @ T2 reads every token that a row of T1 does: a later mask cannot undo it.
-            self._check_causal(left_id, "'@'", expr.left.span)
+            check_causal(self.builder.values, left_id, "'@'", expr.left.span)
             return self._emit("compose", (left_id, right_id), {}, expr.span)
-        self._check_causal(left_id, "'@'", expr.left.span)
+        check_causal(self.builder.values, left_id, "'@'", expr.left.span)
         return self._emit("apply", (left_id, right_id), {}, expr.span)
 
     def _mixer_arithmetic(self, expr: nodes.Binary, left: Result, right: Result) -> Result:
@@ -298,30 +298,6 @@ class Expressions:
             f"'{operator}' does not combine {self._words(left)} and {self._words(right)}.",
             expr.span,
             hint="mixers know T1 + T2, T1 - T2, T1 @ T2, T @ V, and f * T, which scales rows.",
-        )
-
-    def _check_causal(self, id: int, what: str, span: Span) -> None:
-        """A causal model may not look ahead: name the mixer that does."""
-        mixer = self.builder.type(id)
-        assert isinstance(mixer, Mixer)
-        if mixer.causal:
-            return
-        root = looks_ahead(self.builder.values, id)
-        value = self.builder.values[root]
-        related = (
-            ((value.span, f"'{value.op}' sees all tokens"),)
-            if value.span and value.span != span
-            else ()
-        )
-        raise StarError(
-            Diagnostic(
-                "causality",
-                f"{what} reads a mixer that sees later tokens: '{value.op}' is not masked.",
-                span,
-                "token i may only use tokens j <= i",
-                f"put '|> causal' before {what}.",
-                related,
-            )
         )
 
     # --- calls ----------------------------------------------------------------------------------
@@ -354,7 +330,7 @@ class Expressions:
             raise self._no_such_stage(name, name_span)
         attributes = self.bind(entry, arguments, span)
         if entry.op in ("mixer_softmax", "normalize") and self._is_mixer(Ref(operand)):
-            self._check_causal(operand, f"'{name}'", name_span)
+            check_causal(self.builder.values, operand, f"'{name}'", name_span)
         return self._emit(entry.op, (operand,), attributes, span)
 
     def _no_such_stage(self, name: str, span: Span) -> StarError:
