@@ -50,7 +50,16 @@ LLAMA = {
     "tie_word_embeddings": False,
     "pad_token_id": None,
 }
+GPT = {
+    "vocab_size": VOCAB,
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_inner": 96,
+    "n_positions": 128,
+}
 WINDOW = 16
+PARTIAL = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 FAMILIES: dict[str, Family] = {
@@ -89,6 +98,35 @@ FAMILIES: dict[str, Family] = {
         | {"num_hidden_layers": 3, "layer_types": ["conv", "conv", FULL]}
         | {"block_multiple_of": 16, "tie_word_embeddings": True},
     ),
+    "qwen2": Family("Qwen2", LLAMA),
+    "gemma": Family("Gemma", LLAMA | {"head_dim": 24, "tie_word_embeddings": True}),
+    "phi3": Family("Phi3", LLAMA | {"sliding_window": WINDOW, "rope_parameters": PARTIAL}),
+    "olmo": Family("Olmo", LLAMA),
+    "olmo2": Family("Olmo2", LLAMA),
+    "granite": Family(
+        "Granite",
+        LLAMA
+        | {"attention_multiplier": 0.3, "residual_multiplier": 0.6, "tie_word_embeddings": True}
+        | {"embedding_multiplier": 3.0, "logits_scaling": 2.0},
+    ),
+    "cohere": Family("Cohere", LLAMA | {"logit_scale": 0.3, "tie_word_embeddings": True}),
+    "stablelm": Family("StableLm", LLAMA | {"use_qkv_bias": True, "rope_parameters": PARTIAL}),
+    "starcoder2": Family("Starcoder2", LLAMA | {"sliding_window": WINDOW}),
+    "nemotron": Family("Nemotron", LLAMA | {"head_dim": 16, "rope_parameters": PARTIAL}),
+    "persimmon": Family("Persimmon", LLAMA | {"rope_parameters": PARTIAL}),
+    "glm": Family("Glm", LLAMA | {"head_dim": 16}),
+    "glm4": Family("Glm4", LLAMA | {"head_dim": 16, "attention_bias": True}),
+    "phi": Family("Phi", LLAMA | {"rope_parameters": PARTIAL}),
+    "gptj": Family("GPTJ", GPT | {"rotary_dim": 8, "tie_word_embeddings": False}),
+    "gpt2": Family("GPT2", GPT, model="LMHeadModel"),
+    "opt": Family(
+        "OPT", LLAMA | {"ffn_dim": 96, "word_embed_proj_dim": 64, "tie_word_embeddings": True}
+    ),
+    "helium": Family("Helium", LLAMA | {"head_dim": 16}),
+    "arcee": Family("Arcee", LLAMA),
+    "seed_oss": Family("SeedOss", LLAMA | {"head_dim": 24}),
+    "hunyuan": Family("HunYuanDenseV1", LLAMA | {"head_dim": 16}),
+    "ernie": Family("Ernie4_5", LLAMA | {"head_dim": 16, "use_bias": False}),
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -39,8 +40,8 @@ class Wanted:
     stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
     tied: Mapping[str, str] = field(default_factory=dict)
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of the program that a map may read: vocab, width, context."""
+    numbers: Mapping[str, Fraction] = field(default_factory=dict)
+    """Numbers of the program that a map may read: vocab, width, context, and what was set."""
 
 
 def settings_from(
@@ -88,7 +89,7 @@ def import_weights(
                 faults.append(_claimed(name, entry, claimed[name]))
                 continue
             claimed[name] = entry
-            numbers = {**wanted.sizes, **indices}
+            numbers = {**wanted.numbers, **indices}
             evaluation = Evaluation(checkpoint.config, numbers, checkpoint.shapes, tensor)
             try:
                 value = evaluation.parameter(entry, name, shapes[name])

@@ -44,7 +44,7 @@ class Evaluation:
     def __init__(
         self,
         config: Mapping[str, Any],
-        numbers: Mapping[str, int],
+        numbers: Mapping[str, int | Fraction],
         shapes: Mapping[str, Shape],
         read: Callable[[str], Tensor],
     ) -> None:

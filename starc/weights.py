@@ -7,8 +7,10 @@ Refuses: the meaning of maps (runtime/importing.py), the terminal, and writing f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -59,7 +61,7 @@ def import_checkpoint(
     final: list[Model] = []
     artifact = compile_program(source, options, lambda name, model: final.append(model))
     model = final[-1]
-    tensors = import_weights(map_, found, _wanted(model), dtype)
+    tensors = import_weights(map_, found, _wanted(model, options), dtype)
     names = model_parameters(model)
     if any(name not in tensors for name in names):  # constants that no entry gives
         state = load(artifact.text).Model().state_dict()
@@ -101,7 +103,7 @@ def fill(
 
 def parameters_of(source: Source, options: Options) -> Mapping[str, tuple[int, ...]]:
     """The parameters that a map may give, by their names in a program, with their shapes."""
-    return _wanted(run_passes(resolve_source(source, options)[0])).shapes
+    return _wanted(run_passes(resolve_source(source, options)[0]), options).shapes
 
 
 def _program(map_: WeightMap, program: str | os.PathLike[str] | None) -> Source:
@@ -123,7 +125,7 @@ def _configured(options: Options, map_: WeightMap, checkpoint: Pretrained) -> Op
     return replace(options, overrides=(*given.items(), *options.overrides))
 
 
-def _wanted(model: Model) -> Wanted:
+def _wanted(model: Model, options: Options) -> Wanted:
     parameters = model_parameters(model)
     stacks = unfused_names(model)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -138,5 +140,17 @@ def _wanted(model: Model) -> Wanted:
         {name: tuple(part for part, _ in parts) for name, parts in stacks.items()},
         frozenset(name for name, p in parameters.items() if not p.learned),
         stored,
-        {"vocab": model.vocab, "width": model.width, "context": model.context},
+        {
+            **dict(_numbers(options)),
+            "vocab": Fraction(model.vocab),
+            "width": Fraction(model.width),
+            "context": Fraction(model.context),
+        },
     )
+
+
+def _numbers(options: Options) -> Iterator[tuple[str, Fraction]]:
+    """Settings that were given as plain numbers."""
+    for name, text in options.overrides:
+        with suppress(ValueError):
+            yield name, Fraction(text)
