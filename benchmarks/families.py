@@ -33,8 +33,6 @@ class Family:
     architecture: str
     config: dict[str, Any] = field(default_factory=dict)
     attention: str = "eager"
-    program: str = ""
-    """Which program and map; the family's name if empty."""
     model: str = "ForCausalLM"
     cache: bool = True
 
@@ -132,19 +130,23 @@ FAMILIES: dict[str, Family] = {
 
 def published(name: str, seed: int = 0) -> Any:
     """A family's model with noise on every parameter, in evaluation mode."""
+    torch.manual_seed(seed)
+    model = build(FAMILIES[name])
+    shake(model)
+    return model.eval()
+
+
+def build(family: Family) -> Any:
+    """transformers' model of a family, in float32, as it is before training."""
     import transformers
 
     logging.disable(logging.WARNING)  # it tells of kernels that only a GPU has
     transformers.utils.logging.disable_progress_bar()
-    family = FAMILIES[name]
-    torch.manual_seed(seed)
     config_class = getattr(transformers, family.architecture + "Config")
     model_class = getattr(transformers, family.architecture + family.model)
-    model = model_class._from_config(
+    return model_class._from_config(
         config_class(**family.config), attn_implementation=family.attention
-    )
-    shake(model)
-    return model.float().eval()
+    ).float()
 
 
 def shake(model: nn.Module) -> None:
@@ -159,12 +161,11 @@ def shake(model: nn.Module) -> None:
                 tensor += scale * torch.randn_like(tensor)
 
 
-def compiled(name: str, model: Any, folder: Path | None = None) -> tuple[nn.Module, Imported]:
+def compiled(name: str, model: Any) -> tuple[nn.Module, Imported]:
     """The program of a family with the weights of a published model, through files and its map."""
-    program = FAMILIES[name].program or name
-    with tempfile.TemporaryDirectory(dir=folder) as checkpoint:
+    with tempfile.TemporaryDirectory() as checkpoint:
         model.save_pretrained(checkpoint)
         imported = import_checkpoint(
-            checkpoint, FOLDER / f"{program}.map", options=Options(format=False)
+            checkpoint, FOLDER / f"{name}.map", options=Options(format=False)
         )
     return imported.model().eval(), imported

@@ -89,7 +89,7 @@ def import_weights(
                 faults.append(_claimed(name, entry, claimed[name]))
                 continue
             claimed[name] = entry
-            numbers = {**wanted.numbers, **indices}
+            numbers: dict[str, int | Fraction] = {**wanted.numbers, **indices}
             evaluation = Evaluation(checkpoint.config, numbers, checkpoint.shapes, tensor)
             try:
                 value = evaluation.parameter(entry, name, shapes[name])

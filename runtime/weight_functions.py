@@ -164,5 +164,6 @@ NUMBERS: dict[str, tuple[Callable[..., Number], int]] = {
     "multiple": (_multiple, 2),
     "min": (min, 2),
     "max": (max, 2),
+    "where": (lambda condition, a, b: a if condition else b, 3),
 }
 """Functions of numbers alone, with how many they take."""

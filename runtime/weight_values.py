@@ -56,6 +56,8 @@ class Evaluation:
             return torch.full(shape, float(value))
         if tuple(value.shape) == shape:
             return value
+        if [n for n in value.shape if n != 1] == [n for n in shape if n != 1]:
+            return value.reshape(shape)  # axes of size 1 hold no order
         raise StarError(
             Diagnostic(
                 "shape-mismatch",

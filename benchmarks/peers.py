@@ -1,0 +1,331 @@
+"""Compiled programs against transformers' models of the same weights: training, memory, decoding.
+
+Run from the repository: `python benchmarks/peers.py`. The table is printed and written to
+benchmarks/results/peers.md. Each program of examples/families gets the weights of the published
+model through its map, so that both compute the same; that they do is checked first. Contenders take
+turns within one process, so that all see the same machine; figures are medians.
+
+- forward: logits, without gradients; step: logits, mean cross-entropy and the backward pass, each
+  step from no gradients.
+- memory: the most that tensors occupy during a training step, over the model at rest, gradients
+  included; exact, from the profiler. Every contender has a process of its own for it.
+- decoding: greedy tokens per second, batch 1, after a prefix, each model with its own cache. Both
+  are called once per token with the token that they chose before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import shlex
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from families import FOLDER, Family, build, compiled
+from torch import Tensor, nn
+from torch.nn import functional as F
+from train_step import machine
+
+RESULTS = Path(__file__).parent / "results" / "peers.md"
+BATCH, LENGTH, VOCAB, WIDTH, LAYERS = 2, 512, 1024, 256, 6
+PREFIX, CONTEXT = 256, 1024
+
+COMMON: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "tie_word_embeddings": False,
+    "pad_token_id": None,
+}
+ATTENTION = COMMON | {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "intermediate_size": 688,
+    "max_position_embeddings": CONTEXT,
+}
+SHAPES: dict[str, Family] = {
+    "llama": Family("Llama", ATTENTION, "sdpa"),
+    "mistral": Family("Mistral", ATTENTION | {"sliding_window": 128}, "sdpa"),
+    "minicpm3": Family(
+        "MiniCPM3",
+        ATTENTION
+        | {"q_lora_rank": 96, "kv_lora_rank": 64, "qk_nope_head_dim": 48, "qk_rope_head_dim": 16}
+        | {"v_head_dim": 64, "dim_model_base": WIDTH, "tie_word_embeddings": True},
+        "sdpa",
+    ),
+    "mamba2": Family(
+        "Mamba2",
+        COMMON
+        | {"num_heads": 8, "head_dim": 64, "state_size": 64, "n_groups": 1, "chunk_size": 64},
+    ),
+    "lfm2": Family(
+        "Lfm2",
+        ATTENTION
+        | {"layer_types": ["conv", "conv", "full_attention"] * 2, "num_key_value_heads": 2}
+        | {"block_auto_adjust_ff_dim": False, "tie_word_embeddings": True},
+        "sdpa",
+    ),
+    "qwen3_next": Family(
+        "Qwen3Next",
+        ATTENTION
+        | {"layer_types": ["linear_attention", "linear_attention", "full_attention"] * 2}
+        | {"linear_num_key_heads": 4, "linear_num_value_heads": 4, "linear_key_head_dim": 64}
+        | {"linear_value_head_dim": 64, "head_dim": 64, "num_key_value_heads": 2}
+        | {"mlp_only_layers": list(range(LAYERS))},
+        "sdpa",
+    ),
+    "xlstm": Family(
+        "xLSTM",
+        COMMON | {"num_heads": 4, "num_blocks": LAYERS, "max_inference_chunksize": 64},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one contender; times in ms, memory in MB (1e6 bytes), tokens per second."""
+
+    shape: str
+    name: str
+    parameters: int
+    forward: float
+    step: float
+    memory: float
+    decoding: float | None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model behind one interface. `decode(prefix)` gives a function that makes the next token."""
+
+    model: nn.Module
+    logits: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Callable[[], Tensor]] | None
+
+
+def published_contender(model: Any) -> Contender:
+    def decode(prefix: Tensor) -> Callable[[], Tensor]:
+        found = model(input_ids=prefix, use_cache=True, logits_to_keep=1)
+        key = "cache_params" if getattr(found, "cache_params", None) is not None else None
+        key = key or "past_key_values"
+        state = {"token": found.logits[:, -1:].argmax(-1), "cache": getattr(found, key)}
+
+        def step() -> Tensor:
+            step_found = model(input_ids=state["token"], use_cache=True, **{key: state["cache"]})
+            state["cache"] = getattr(step_found, key)
+            state["token"] = step_found.logits[:, -1:].argmax(-1)
+            return state["token"]
+
+        return step
+
+    return Contender(model, lambda tokens: model(input_ids=tokens, use_cache=False).logits, decode)
+
+
+def compiled_contender(model: Any) -> Contender:
+    def decode(prefix: Tensor) -> Callable[[], Tensor]:
+        cache = model.init_cache(prefix.shape[0], CONTEXT)
+        state = {"token": model(prefix, cache=cache)[:, -1:].argmax(-1)}
+
+        def step() -> Tensor:
+            state["token"] = model(state["token"], cache=cache)[:, -1:].argmax(-1)
+            return state["token"]
+
+        return step
+
+    return Contender(model, model, decode if hasattr(model, "init_cache") else None)
+
+
+def contenders(shape: str) -> dict[str, Contender]:
+    """transformers' model and the program with its weights."""
+    torch.manual_seed(0)
+    theirs = build(SHAPES[shape]).eval()
+    ours, _ = compiled(shape, theirs)
+    return {"transformers": published_contender(theirs), "starc": compiled_contender(ours)}
+
+
+def tokens(batch: int = BATCH, length: int = LENGTH) -> Tensor:
+    return torch.randint(VOCAB, (batch, length), generator=torch.Generator().manual_seed(1))
+
+
+def train(contender: Contender, clock: Callable[[], float]) -> float:
+    """Seconds of a training step."""
+    contender.model.zero_grad(set_to_none=True)
+    x = tokens(length=LENGTH + 1)
+    start = clock()
+    logits = contender.logits(x[:, :-1])
+    loss = F.cross_entropy(logits.flatten(0, 1).float(), x[:, 1:].flatten())
+    loss.backward()  # type: ignore[no-untyped-call]
+    return clock() - start
+
+
+@torch.no_grad()
+def forward(contender: Contender, clock: Callable[[], float]) -> float:
+    x = tokens()
+    start = clock()
+    contender.logits(x)
+    return clock() - start
+
+
+def compare(
+    shape: str, rounds: int, count: int, clock: Callable[[], float], with_memory: bool
+) -> Iterator[Row]:
+    found = contenders(shape)
+    both = [found["transformers"], found["starc"]]
+    with torch.no_grad():
+        expected, logits = (c.logits(tokens()) for c in both)
+    difference = float((logits - expected).abs().max() / expected.abs().max())
+    if difference > 1e-4:
+        raise AssertionError(f"{shape}: the contenders differ by {difference:.1e}")
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
+    for i in range(rounds + 2):
+        for name, contender in found.items():
+            gc.collect()
+            measured = forward(contender, clock), train(contender, clock)
+            if i >= 2:  # the first rounds warm allocator and caches
+                times[name].append(measured)
+            contender.model.zero_grad(set_to_none=True)
+    speeds = decoding(found, rounds, count, clock)
+    for name, contender in found.items():
+        milliseconds = (1e3 * median(column) for column in zip(*times[name], strict=True))
+        size = sum(p.numel() for p in contender.model.parameters())
+        peak = memory(name, shape) if with_memory else float("nan")
+        yield Row(shape, name, size, *milliseconds, peak, speeds.get(name))
+
+
+@torch.no_grad()
+def decoding(
+    found: dict[str, Contender], rounds: int, count: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Tokens per second by name: the contenders take turns, a few tokens each time."""
+    steps = {name: c.decode(tokens(1, PREFIX)) for name, c in found.items() if c.decode}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for i in range(rounds + 1):
+        for name, step in steps.items():
+            start = clock()
+            for _ in range(count):
+                step()
+            if i:
+                times[name].append((clock() - start) / count)
+    return {name: 1 / median(seconds) for name, seconds in times.items()}
+
+
+def memory(name: str, shape: str) -> float:
+    """Megabytes of tensors that a training step adds, measured in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", name, "--shapes", shape]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(run.stdout.splitlines()[-1])
+
+
+def measure_memory(name: str, shape: str) -> float:
+    contender = contenders(shape)[name]
+    train(contender, time.perf_counter)
+    contender.model.zero_grad(set_to_none=True)
+    gc.collect()
+    with torch.profiler.profile(profile_memory=True) as profile:
+        train(contender, time.perf_counter)
+    held = accumulate(
+        event.nbytes()
+        for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns())
+        if event.name() == "[memory]"
+    )
+    return max(held) / 1e6
+
+
+# --- the record -----------------------------------------------------------------------------------
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    titles = "forward ms | step ms | memory MB | decoding tokens/s"
+    yield f"| shape | model | parameters | {titles} |"
+    yield "|---|---|--:|--:|--:|--:|--:|"
+    for r in rows:
+        decoding = "" if r.decoding is None else f"{r.decoding:.0f}"
+        yield (
+            f"| {r.shape} | {r.name} | {r.parameters:,} | {r.forward:.0f} | {r.step:.0f} "
+            f"| {r.memory:.0f} | {decoding} |"
+        )
+    yield ""
+    yield "How many times as fast, and how much of the memory, as transformers:"
+    yield ""
+    yield "| shape | forward | step | decoding | memory |"
+    yield "|---|--:|--:|--:|--:|"
+    for r in rows:
+        if r.name == "transformers":
+            continue
+        of = next(x for x in rows if (x.shape, x.name) == (r.shape, "transformers"))
+        speed = "" if r.decoding is None else f"{r.decoding / (of.decoding or 1):.2f}"
+        yield (
+            f"| {r.shape} | {of.forward / r.forward:.2f} | {of.step / r.step:.2f} | {speed} "
+            f"| {r.memory / of.memory:.2f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    known = [shape for shape in SHAPES if (FOLDER / f"{shape}.map").exists()]
+    parser.add_argument("--shapes", nargs="+", default=known, choices=list(SHAPES))
+    parser.add_argument("--rounds", type=int, default=15, help="steps of each contender")
+    parser.add_argument("--count", type=int, default=16, help="tokens decoded in each round")
+    parser.add_argument("--threads", type=int, help="threads of each; PyTorch's choice otherwise")
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count processor time: with --threads 1, for a machine that others use as well",
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the record to write")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.memory_of:
+        print(measure_memory(options.memory_of, options.shapes[0]))
+        return
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    rows: list[Row] = []
+    for shape in options.shapes:
+        try:
+            found = list(
+                compare(shape, options.rounds, options.count, clock, not options.no_memory)
+            )
+        except Exception:  # the table of the others is worth having
+            traceback.print_exc(limit=4)
+            continue
+        rows += found
+        print(*table(found), sep="\n", flush=True)
+    lines = [
+        "# Peers",
+        "",
+        f"Batch {BATCH}, length {LENGTH}, width {WIDTH}, {LAYERS} layers, vocabulary {VOCAB:,}, "
+        f"float32; decoding: batch 1 after {PREFIX} tokens. Both contenders of a shape have the "
+        f"same weights. Medians of {options.rounds} interleaved rounds.",
+        "",
+        *table(rows),
+        "",
+        f"{datetime.date.today()}, {machine()}.",
+        f"`{shlex.join(['python', *sys.argv])}`",
+        "",
+        "```json",
+        json.dumps([asdict(row) for row in rows], indent=1),
+        "```",
+        "",
+    ]
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
