@@ -408,6 +408,39 @@ def import_(
     (importing.list_command if list_ else importing.import_command)(request)
 
 
+@app.command("distill")
+def distill_(
+    file: File,
+    order: Annotated[int, typer.Option(help="Exponentials per filter: the state of a channel.")],
+    model: ModelName = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A safetensors file or a run; else initial values."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="OUT.star", help="The new program.")
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Steps of gradient descent after the fit.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(help="For initial values and the tokens compared.")] = 0,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Turn long filters into sums of exponentials, which decode in constant memory.
+
+    Every implicit filter, and every explicit one of many taps, becomes ssm(channels, order).
+    Writes OUT.star, OUT.py and OUT.safetensors, and prints the error of every filter.
+
+    \b
+    Example: starc distill hyena.star --order 16 --weights runs/hyena -o distilled.star
+    """
+    from starc.cli.distilling import distill_command
+
+    options = _options(model, set_)
+    distill_command(file, order, options, weights, output, steps=steps, seed=seed, as_json=as_json)
+
+
 def _options(
     model: str | None,
     overrides: list[str] | None,

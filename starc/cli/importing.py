@@ -63,7 +63,7 @@ def import_command(request: Request) -> None:
     if artifact.warnings:
         complain(render(artifact.warnings))
     metadata = {"format": "pt", "model": artifact.model_name, "digest": artifact.digest}
-    _save(imported.tensors, target, metadata)
+    save_tensors(imported.tensors, target, metadata)
     files.write_text(str(module), artifact.text)
     count = sum(tensor.numel() for tensor in imported.tensors.values())
     complain(f"wrote {target}: {count:,} weights of model '{artifact.model_name}' in {module}\n")
@@ -88,7 +88,7 @@ def _print(shapes: Mapping[str, tuple[int, ...]]) -> None:
         print(f"{collapse(names)[0]}  {' x '.join(map(str, shape)) or 'scalar'}")
 
 
-def _save(tensors: dict[str, torch.Tensor], target: Path, metadata: dict[str, str]) -> None:
+def save_tensors(tensors: dict[str, torch.Tensor], target: Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file that is whole or absent."""
     try:
         handle, scratch = tempfile.mkstemp(prefix=f".{target.name[:200]}.", dir=target.parent)
