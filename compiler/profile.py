@@ -137,5 +137,6 @@ def _idle(operator: Operator) -> dict[str, int]:
     for value in operator.values:
         types = [operator.values[i].type for i in value.inputs]
         if idle := ENTRIES[value.op].idle(types, dict(value.attributes)):
-            found[value.parameters[0]] = idle
+            owner = value if value.parameters else operator.values[value.inputs[-1]]
+            found.update(dict.fromkeys(owner.parameters, idle))
     return found

@@ -27,7 +27,7 @@ def _route(s: Step) -> Tensor:
     operands = list(s.operands)
     scores = operands.pop(0)
     if s.get("noisy"):
-        operands.pop(0)
+        scores = scores + 0 * operands.pop(0)
     if s.get("gate") == "softmax":
         weight = scores.softmax(-1)
     else:
@@ -51,14 +51,14 @@ def _route(s: Step) -> Tensor:
 
 def _retrieve(s: Step) -> Tensor:
     """All n m entries are scored: entry (i, j) by rows_i + columns_j."""
-    rows, columns = s.operands  # (B, T, h, n), (B, T, h, m)
+    rows, columns, table = s.operands  # (B, T, h, n), (B, T, h, m), (n m, channels)
     scores = (rows.unsqueeze(-1) + columns.unsqueeze(-2)).flatten(-2)
     chosen = scores.argsort(-1, descending=True).argsort(-1) < s.get("top")
     if s.get("gate") == "softmax":
         weight = scores.masked_fill(~chosen, -torch.inf).softmax(-1)
     else:
         weight = scores.sigmoid() * chosen
-    y: Tensor = weight @ s.weights[0]  # (B, T, h, channels)
+    y: Tensor = weight @ table  # (B, T, h, channels)
     return y.sum(2, keepdim=True)
 
 

@@ -63,7 +63,7 @@ def test_example_agrees_with_the_oracle(path: Path) -> None:
     expected = evaluate(share(resolved), leaves, tokens)
     expected.square().mean().backward()
 
-    model = module.Model().double()
+    model = module.Model().double().eval()  # without the noise of training
     fused = run_passes(resolved)
     model.load_state_dict(stacked(fused, parameters), strict=True)
     logits = model(tokens)
@@ -108,6 +108,8 @@ ARGUMENTS = {
     "gla": "heads = 2",
     "hgrn2": "heads = 2, lower = layer / depth",
     "mamba2": "state = 8, head = 32, groups = 2",
+    "memory": "keys = 6, top = 4, key = 16",
+    "memory_plus": "keys = 6, top = 4, key = 16",
 }
 
 

@@ -64,7 +64,8 @@ class Entry:
     the floating-point operations of matrix products and convolutions over a sequence of a length
     (pointwise work is not counted). `local` says that token t of the result reads only token t of
     the operands.
-    `idle` counts the learned parameters that a token does not use.
+    `idle` counts the numbers that a token does not use, of the operation's own parameter or else
+    of the constant that is its last operand.
     `torch` is a PyTorch expression for operations that need no more: operands are {0}, {1}, ...,
     attributes stand under their names.
     """

@@ -22,7 +22,7 @@ from starc.compiler.catalog.entry import (
     value_of,
 )
 from starc.compiler.ir import Parameter
-from starc.compiler.types import Feature, Problem, Type
+from starc.compiler.types import Feature, Problem, Type, describe
 
 
 def _top(inputs: Inputs, arguments: Arguments) -> Type:
@@ -51,7 +51,15 @@ def _bank(inputs: Inputs, arguments: Arguments) -> tuple[Parameter, ...]:
 
 
 def _retrieve(inputs: Inputs, arguments: Arguments) -> Type:
-    rows, columns = (feature_of(i, "retrieve") for i in inputs)
+    rows, columns = (feature_of(i, "retrieve") for i in inputs[:2])
+    table = value_of(inputs[2], "retrieve")
+    if isinstance(table, Feature):
+        raise Problem(
+            "wrong-type",
+            f"the table of 'retrieve' must be a constant, not a {describe(table)}.",
+            f"given {table}",
+            "param(rows * columns, channels, init = normal(0.02)), for example.",
+        )
     if rows.heads != columns.heads:
         raise Problem(
             "shape-mismatch",
@@ -59,30 +67,35 @@ def _retrieve(inputs: Inputs, arguments: Arguments) -> Type:
             f"{columns.heads} heads.",
         )
     entries = rows.channels * columns.channels
-    if arguments["top"] > entries:
+    if table.heads != entries:
         raise Problem(
             "shape-mismatch",
-            f"'retrieve' chooses {arguments['top']} of {entries} entries.",
-            f"{rows.channels} rows of {columns.channels} columns",
+            f"'retrieve' needs a table of {rows.channels} * {columns.channels} = {entries} heads, "
+            f"not {table.heads}.",
+            f"given {table}",
+            f"param({entries}, channels) has an entry for each pair of channels.",
         )
-    return Feature(1, arguments["channels"])
+    if arguments["top"] > entries:
+        raise Problem(
+            "shape-mismatch", f"'retrieve' chooses {arguments['top']} of {entries} entries."
+        )
+    return Feature(1, table.channels)
 
 
-def _entries(inputs: Inputs, arguments: Arguments) -> int:
-    rows, columns = (feature_of(i, "retrieve") for i in inputs)
-    return rows.channels * columns.channels
+def _read(inputs: Inputs, arguments: Arguments) -> int:
+    """Numbers of the table that one token reads, at most all."""
+    heads, table = feature_of(inputs[0], "retrieve").heads, value_of(inputs[2], "retrieve")
+    return int(min(heads * arguments["top"], table.heads)) * table.channels
 
 
-def _table(inputs: Inputs, arguments: Arguments) -> tuple[Parameter, ...]:
-    channels = arguments["channels"]
-    std = float(channels) ** -0.5
-    return (Parameter("", (_entries(inputs, arguments), channels), ("normal", std)),)
+def _weighted(inputs: Inputs, arguments: Arguments, length: int) -> Fraction:
+    heads, table = feature_of(inputs[0], "retrieve").heads, value_of(inputs[2], "retrieve")
+    return Fraction(2 * length * heads * arguments["top"] * table.channels)
 
 
-def _retrieved(inputs: Inputs, arguments: Arguments) -> int:
-    """Entries that one token reads, at most all."""
-    heads = feature_of(inputs[0], "retrieve").heads
-    return int(min(heads * arguments["top"], _entries(inputs, arguments)))
+def _idle(inputs: Inputs, arguments: Arguments) -> int:
+    table = value_of(inputs[2], "retrieve")
+    return table.heads * table.channels - _read(inputs, arguments)
 
 
 GATES = choice("gate", "softmax", "sigmoid")
@@ -130,17 +143,9 @@ ROUTING = (
         Role.FUNCTION,
         "a weighted sum of the rows of a learned table that score best (1907.05242)",
         _retrieve,
-        operands=("rows", "columns"),
-        arguments=(size("top"), size("channels"), GATES),
-        parameters=_table,
-        flops=lambda inputs, arguments, length: Fraction(
-            2
-            * length
-            * feature_of(inputs[0], "retrieve").heads
-            * arguments["top"]
-            * arguments["channels"]
-        ),
-        idle=lambda inputs, arguments: (_entries(inputs, arguments) - _retrieved(inputs, arguments))
-        * arguments["channels"],
+        operands=("rows", "columns", "table"),
+        arguments=(size("top"), GATES),
+        flops=_weighted,
+        idle=_idle,
     ),
 )

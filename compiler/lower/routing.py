@@ -79,13 +79,13 @@ def _class(o: OperatorLowering, expert: Operator) -> tuple[str, tuple[str, ...]]
 
 
 def _retrieve(o: OperatorLowering, value: Value) -> Text:
-    parameter = o.parameter(value)
-    made = text.initial(parameter.init, parameter.shape)
-    o.init.append(Line(f"self.{parameter.name} = nn.Parameter({made})"))
+    *scores, table = value.inputs
     function = o.functions.function("retrieve", gate=value.attribute("gate"))
-    scores = (o.tokens(i) for i in value.inputs)
+    rows = o.tensor(table)
+    if o.type(table).heads == 1:
+        rows = text.method(rows, "unsqueeze", "0")
     top = str(value.attribute("top"))
-    return text.call(function, *scores, f"self.{parameter.name}", top)
+    return text.call(function, *(o.tokens(i) for i in scores), rows, top)
 
 
 LOWERINGS: dict[str, Lowering] = {

@@ -41,6 +41,8 @@ def print_cost(report: dict[str, Any]) -> None:
     depth = str(len(report["units"]))
     table.add_row("total", "", depth, *_numbers(report), style="bold")
     console.print(table)
+    if report["active_parameters"] != report["parameters"]:
+        console.print(f"parameters that a token uses: {report['active_parameters']:,}")
     console.print(f"FLOPs of a training step: {report['flops_train']:,} (three times forward)")
 
 

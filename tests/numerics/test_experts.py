@@ -15,6 +15,10 @@ from tests.numerics.test_graphs import check
 OPERATORS = """
 use std.attention.mha
 use std.channel.gelu_mlp
+use std.channel.memory
+use std.channel.memory_plus
+use std.channel.moe
+use std.channel.pattention
 use std.channel.swiglu
 operator plain() { y = x |> rmsnorm |> tanh }
 operator gated(g: feature, n: int = 6) { y = (x |> dense(n)) * g |> gain |> dense(width) }
@@ -35,7 +39,8 @@ operator soft() {
 }
 operator remember() {
     q = x |> dense(12) |> heads(3)
-    V = retrieve(q |> headwise(5), q |> headwise(4), top = 6, channels = 10)
+    table = param(20, 10, init = normal(0.3))
+    V = retrieve(q |> headwise(5), q |> headwise(4), table, top = 6)
     y = V |> dense(width)
 }
 operator sparse() { y = x |> dense(12) |> top(5) |> dense(width) }
@@ -56,8 +61,13 @@ UNITS = {
     "soft": "soft()",
     "shares": "a: experts(swiglu(hidden = 6), n = 4, top = 2)  routed() "
     "experts(swiglu(hidden = 6), n = 4, top = 2) shares * with a  repeat 2 { routed() }",
-    "memory": "a: remember()  remember() shares V with a",
+    "memory": "a: remember()  remember() shares table with a",
     "top": "sparse()",
+    "moe": "moe(n = 4, shared = 1, hidden = 6)",
+    "product-keys": "memory(keys = 4, heads = 2, top = 3, key = 6)",
+    "pool": "a: memory_plus(keys = 4, heads = 2, top = 3, key = 6) "
+    "memory_plus(keys = 4, heads = 1, top = 5, key = 4) shares pool with a",
+    "tokens": "pattention(tokens = 7)",
 }
 
 
