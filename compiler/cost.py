@@ -24,6 +24,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from starc.compiler.inventory import (
+    depth_parameters,
     gate_parameters,
     norm_parameters,
     residual_parameters,
@@ -31,6 +32,7 @@ from starc.compiler.inventory import (
 )
 from starc.compiler.ir import (
     STREAM,
+    Hyper,
     Layer,
     Loop,
     Model,
@@ -207,6 +209,9 @@ class CostModel:
             meeting = _NOTHING
             if place.residual.formula:
                 meeting = self._recall(place.residual.formula).at(length, batch)
+            elif place.residual.hyper:
+                each = batch * _mixing(place.residual.hyper, model.width)
+                meeting = _Figures(0, each * length, each, 0, 0)
             if isinstance(place, Parallel):
                 gate = 2 * batch * model.width * len(place.branches) * (place.mode == "gated")
                 flops = (meeting.flops + gate * length) * times
@@ -314,15 +319,26 @@ def _placements(layers: tuple[Layer, ...], times: int = 1) -> Iterator[tuple[Uni
                 yield layer, times
 
 
+def _mixing(hyper: Hyper, width: int) -> int:
+    """Operations per token of a hyper-connection: the mixture of streams, and the maps that weigh
+    it."""
+    n = hyper.streams
+    return 2 * width * n * (n + 1) + (2 * width * n * (n + 2) if hyper.norm else 0)
+
+
 def _ends(model: Model, length: int, batch: int) -> tuple[EndCost, EndCost]:
     table = model.vocab * model.width
     before = table + _norm_size(model.embedding.norm, model.width)
     if model.position == "learned":
         before += model.context * model.width
+    step = 2 * batch * table
     behind = 0 if model.embedding.tied else table
     behind += model.vocab if model.head.bias else 0
     behind += _norm_size(model.final_norm, model.width)
-    step = 2 * batch * table
+    behind += sum(p.size for p in depth_parameters(model))
+    if model.readout.kind == "attend":
+        read = model.width * model.width * (2 + 2 * model.readout.depths)
+        step += 2 * batch * (read + 2 * model.width * model.readout.depths)
     return EndCost(before), EndCost(behind, step * length, step)
 
 

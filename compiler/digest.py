@@ -17,6 +17,7 @@ from starc.compiler.ir import (
     Model,
     Operator,
     Parallel,
+    Readout,
     Repeat,
     Residual,
     Unit,
@@ -31,7 +32,7 @@ def digest(model: Model) -> str:
     order = {path: position for position, path in enumerate(by_path)}
     order |= {p.path: len(order) + i for i, p in enumerate(parallels(model.layers))}
     operators = {o.name: _operator(o) for o in model.operators}
-    settings = (
+    settings: tuple[object, ...] = (
         model.vocab,
         model.width,
         model.context,
@@ -40,6 +41,8 @@ def digest(model: Model) -> str:
         model.head,
         model.final_norm,
     )
+    along = (model.average, model.readout)
+    settings += () if along == (None, Readout()) else along
     layers = tuple(_layer(layer, operators, by_path, order) for layer in model.layers)
     return hashlib.sha256(repr((settings, layers)).encode()).hexdigest()
 
@@ -125,7 +128,14 @@ def _layer(
                         which = exported.index(ref.name)
                     inputs.append((order[ref.unit], which))
             ties = sorted((own.parameters.index(t.parameter), order[t.unit]) for t in layer.ties)
-            return "unit", own.form, _residual(layer.residual), tuple(inputs), tuple(ties)
+            return (
+                "unit",
+                own.form,
+                _residual(layer.residual),
+                tuple(inputs),
+                tuple(ties),
+                *layer.marks,
+            )
         case Repeat():
             bodies = tuple(
                 tuple(_layer(inner, operators, by_path, order) for inner in body)
@@ -134,11 +144,13 @@ def _layer(
             return "repeat", bodies
         case Loop():
             inside = tuple(_layer(inner, operators, by_path, order) for inner in layer.body)
-            return "loop", layer.times, inside
+            return "loop", layer.times, inside, *layer.marks
         case Parallel():
             branches = tuple(_layer(b, operators, by_path, order) for b in layer.branches)
-            return "parallel", layer.mode, branches, _residual(layer.residual)
+            return "parallel", layer.mode, branches, _residual(layer.residual), *layer.marks
 
 
 def _residual(residual: Residual) -> object:
+    if residual.hyper:
+        return residual, residual.hyper
     return _operator(residual.formula).form if residual.formula else residual

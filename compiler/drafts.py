@@ -162,11 +162,16 @@ class _Freezer:
                 return Repeat(draft.name, draft.path, bodies, draft.span)
             case DraftLoop():
                 inner = tuple(map(self._layer, draft.body))
-                return Loop(draft.name, draft.path, draft.times, inner, draft.span)
+                return Loop(draft.name, draft.path, draft.times, inner, span=draft.span)
             case DraftParallel():
                 branches = tuple(map(self._layer, draft.branches))
                 return Parallel(
-                    draft.name, draft.path, draft.mode, branches, draft.residual, draft.span
+                    draft.name,
+                    draft.path,
+                    draft.mode,
+                    branches,
+                    draft.residual,
+                    span=draft.span,
                 )
         operator = self._operator(draft)
         inputs = draft.inputs
@@ -183,7 +188,7 @@ class _Freezer:
             tuple((weights_of(draft.body, n), source.path) for n, source in draft.shares),
             (),
             draft.labelled,
-            draft.span,
+            span=draft.span,
         )
 
     def _operator(self, draft: Draft) -> Operator:

@@ -12,6 +12,8 @@ them.
     <parallel path>_gate.weight, .bias  of a gated parallel: (branches, width), (branches,)
     <unit path>.<parameter>           the operator's own: blocks.0.mha.C.weight
     final_norm.weight, .bias          when there is a final norm
+    average.weights.<i>               weights of the i-th average over depth
+    readout.<parameter>               of a read-out that sees several depths
     head.weight, head.bias            (vocab, width), (vocab,); the weight only when it is not tied
 """
 
@@ -22,6 +24,7 @@ from collections.abc import Container, Iterator
 
 from starc.compiler.catalog import ENTRIES
 from starc.compiler.ir import (
+    Hyper,
     Layer,
     Loop,
     Model,
@@ -50,9 +53,41 @@ def residual_parameters(path: str, residual: Residual, width: int) -> Iterator[P
     if residual.formula:
         for parameter in residual.formula.parameters:
             yield _renamed(parameter, f"{path}_{parameter.name}")
+    if residual.hyper:
+        for parameter in _hyper_parameters(residual.hyper, width):
+            yield _renamed(parameter, f"{path}_hyper{parameter.name}")
     for suffix, norm in residual.norms:
         for parameter in norm_parameters(norm, width):
             yield _renamed(parameter, f"{path}_{suffix}{parameter.name}")
+
+
+def _hyper_parameters(hyper: Hyper, width: int) -> Iterator[Parameter]:
+    n = hyper.streams
+    rows = tuple((float(i == hyper.first), *(float(i == j) for j in range(n))) for i in range(n))
+    yield Parameter(".alpha", (n, n + 1), ("table", rows))
+    yield Parameter(".beta", (n,), ("constant", 1))
+    if hyper.norm:
+        for parameter in norm_parameters(hyper.norm, width):
+            yield _renamed(parameter, f".norm{parameter.name}")
+        for name, rows_ in (("alpha", n + 1), ("beta", 1)):
+            yield Parameter(f".{name}_map", (rows_, width), ("constant", 0))
+            yield Parameter(f".{name}_scale", (1,), ("constant", 0.01))
+
+
+def depth_parameters(model: Model) -> Iterator[Parameter]:
+    """The parameters of averages over depth and of the read-out, under their full names."""
+    for i, n in enumerate(model.average.sizes() if model.average else ()):
+        yield Parameter(f"average.weights.{i}", (n,), ("last",))
+    readout, width = model.readout, model.width
+    if readout.kind == "weighted":
+        yield Parameter("readout.weight", (readout.depths,), ("constant", 0))
+        yield Parameter("readout.scale", (1,), ("constant", 1))
+    if readout.norm:
+        for parameter in norm_parameters(readout.norm, width):
+            yield _renamed(parameter, f"readout.norm{parameter.name}")
+        for name in "CBVy":
+            shape = (width, width)
+            yield Parameter(f"readout.{name}.weight", shape, ("normal", width**-0.5))
 
 
 def gate_parameters(parallel: Parallel, width: int) -> Iterator[Parameter]:
@@ -85,6 +120,7 @@ def model_parameters(model: Model) -> dict[str, Parameter]:
         if name in found:
             raise InternalError(f"two parameters are named {name!r}")
         found[name] = parameter
+    found.update((p.name, p) for p in depth_parameters(model))
     if model.final_norm is not None:
         for parameter in norm_parameters(model.final_norm, model.width):
             found["final_norm" + parameter.name] = parameter

@@ -118,17 +118,29 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Hyper:
+    """Hyper-connections (arXiv 2409.19606) between `streams` streams: static, or dynamic with a
+    norm of the streams. At first, the unit reads stream `first` alone."""
+
+    streams: int
+    first: int = 0
+    norm: Norm | None = None
+
+
+@dataclass(frozen=True)
 class Residual:
     """How a unit F meets the stream x.
 
     pre: x + F(n(x)); post: n(x + F(x)); sandwich: x + n2(F(n1(x))); none: F(x).
     `norms` holds (suffix of the attribute name, norm). `formula`: any other way, as the values of
-    an operator that has the unit in it as the operation `branch`.
+    an operator that has the unit in it as the operation `branch`. `hyper`: how several streams are
+    read and written.
     """
 
     scheme: str
     norms: tuple[tuple[str, Norm], ...] = ()
     formula: Operator | None = field(default=None, repr=False)
+    hyper: Hyper | None = field(default=None, repr=False)
 
 
 STREAM = ""
@@ -159,6 +171,9 @@ class Unit:
 
     `name` is unique in the enclosing block; `path` is the full dotted name.
 
+    `marks` (of any layer but a repeat) say what happens to the stream behind it: "average" over
+    depth, or "depth", one that the read-out sees.
+
     `inputs` gives, for each input of the operator but `x`, where it comes from. `shares` lists
     (names of parameters, path of the unit that owns them); the pass `share` turns it into `ties`.
     """
@@ -172,6 +187,7 @@ class Unit:
     shares: tuple[tuple[tuple[str, ...], str], ...] = ()
     ties: tuple[Tie, ...] = ()
     labelled: bool = False
+    marks: tuple[str, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -194,6 +210,7 @@ class Loop:
     path: str
     times: int
     body: tuple[Layer, ...]
+    marks: tuple[str, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -207,6 +224,7 @@ class Parallel:
     mode: str
     branches: tuple[Layer, ...]
     residual: Residual
+    marks: tuple[str, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -232,6 +250,34 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Average:
+    """DenseFormer's average over the outputs of all blocks so far (arXiv 2402.02622): of those
+    `dilation` apart, behind every `period`-th of `blocks` blocks."""
+
+    blocks: int
+    dilation: int = 1
+    period: int = 1
+
+    def sizes(self) -> tuple[int, ...]:
+        """How many outputs each average takes."""
+        return tuple(
+            i // self.dilation + 1 for i in range(self.period, self.blocks + 1, self.period)
+        )
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What the head reads: the last stream, or several depths of it, the embedding among them:
+    scale * sum_j softmax(w)_j x_j ("weighted"), or the last one plus its attention to all
+    ("attend")."""
+
+    kind: str = "last"
+    depths: int = 1
+    heads: int = 1
+    norm: Norm | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     name: str
     vocab: int
@@ -244,9 +290,22 @@ class Model:
     head: Head = Head()
     final_norm: Norm | None = None
     doc: str | None = None
+    average: Average | None = None
+    readout: Readout = Readout()
 
     def operator(self, name: str) -> Operator:
         return next(o for o in self.operators if o.name == name)
+
+    @property
+    def streams(self) -> int:
+        """How many streams the units of a model of hyper-connections have between them."""
+        found = (place.residual.hyper for place in self.places())
+        return next((hyper.streams for hyper in found if hyper), 1)
+
+    def places(self) -> Iterator[Unit | Parallel]:
+        """All units and parallels."""
+        yield from parallels(self.layers)
+        yield from units(self.layers)
 
     @property
     def depth(self) -> int:

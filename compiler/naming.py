@@ -22,7 +22,9 @@ MODULE_ATTRIBUTES = frozenset("""
     """.split())
 """Public attributes of torch.nn.Module (a test compares them with the installed torch)."""
 
-MODEL_ATTRIBUTES = frozenset("embedding position head final_norm loss hidden".split())
+MODEL_ATTRIBUTES = frozenset(
+    "embedding position head final_norm loss hidden average readout".split()
+)
 """Attributes that every generated Model has."""
 
 

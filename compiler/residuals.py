@@ -3,6 +3,7 @@
     pre(norm) | post(norm) | sandwich(norm [, norm]) | none    the named ones
     scaled(norm, branch = b, stream = s)                        s x + b F(norm(x))
     a formula of the stream x and the unit f                    x + 0.3 * f(x |> rmsnorm)
+    hyper(n, dynamic = false, norm = rmsnorm)                   n streams, arXiv 2409.19606
 
 A formula is resolved to the values of a little operator in which the unit is the operation
 `branch`. Equal texts in a formula are one value, so that rmsnorm(x) + f(rmsnorm(x)) has one norm.
@@ -20,11 +21,11 @@ from fractions import Fraction
 from starc.compiler import catalog
 from starc.compiler.arguments import one_of
 from starc.compiler.builder import Builder, prune
-from starc.compiler.catalog.entry import Entry, Role, real
+from starc.compiler.catalog.entry import Entry, Role, flag, real, size
 from starc.compiler.expressions import Expressions
-from starc.compiler.faults import error, fail, hole_error, not_yet
+from starc.compiler.faults import error, fail, hole_error
 from starc.compiler.holes import walk
-from starc.compiler.ir import Norm, Operator, Residual, Value
+from starc.compiler.ir import Hyper, Norm, Operator, Residual, Value
 from starc.compiler.naming import NORM_SUFFIXES, Names
 from starc.compiler.numbers import Numeric
 from starc.compiler.results import Ref, Result
@@ -35,8 +36,15 @@ from starc.grammar.source import Span
 
 NORMS = ("rmsnorm", "layernorm", "groupnorm", "l2norm")
 SCHEMES = {"pre": ("norm",), "post": ("norm",), "sandwich": ("norm", "post_norm"), "none": ()}
-PLANNED_SCHEMES = ("hyper", "weighted")
-_NAMES = (*SCHEMES, "scaled")
+_NAMES = (*SCHEMES, "scaled", "hyper", "weighted")
+_HYPER = Entry(
+    "hyper",
+    Role.SOURCE,
+    "",
+    lambda i, a: Constant(1, 1),
+    (),
+    (size("n"), flag("dynamic", False)),
+)
 _SCALED = Entry(
     "scaled",
     Role.FUNCTION,
@@ -45,6 +53,8 @@ _SCALED = Entry(
     ("norm",),
     (real("branch", Fraction(1)), real("stream", Fraction(1))),
 )
+MAX_STREAMS = 256
+"""Connections between streams grow with the square of their number."""
 _PLACE = frozenset({"layer", "depth"})
 
 
@@ -101,8 +111,15 @@ def resolve_residual(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Residual
         return _formula(expr, scope)
     name, span = _scheme_name(expr)
     arguments = expr.arguments if isinstance(expr, nodes.Call) else ()
-    if name in PLANNED_SCHEMES:
-        raise not_yet(name, span)
+    if name == "hyper":
+        return _hyper(expr, scope)
+    if name == "weighted":
+        raise error(
+            "wrong-argument",
+            "'weighted' averages over the whole depth: it belongs to the model, around the scheme.",
+            span,
+            hint="write residual = weighted(pre(rmsnorm)) in the model.",
+        )
     if name not in SCHEMES:
         raise error(
             "unknown-name",
@@ -125,6 +142,49 @@ def resolve_residual(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Residual
         for argument, norm in zip(arguments, norms, strict=False):
             fit(norm, int(scope["width"]), argument.value.span)
     return Residual(name, tuple((s, norms[min(i, len(norms) - 1)]) for i, s in enumerate(suffixes)))
+
+
+def _hyper(expr: nodes.Expr, scope: Mapping[str, Numeric]) -> Residual:
+    arguments = list(expr.arguments) if isinstance(expr, nodes.Call) else []
+    norm = default_norm("rmsnorm")
+    for i, argument in enumerate(arguments):
+        if argument.name == "norm":
+            norm = resolve_norm(arguments.pop(i).value, scope)
+            if "width" in scope:
+                fit(norm, int(scope["width"]), argument.value.span)
+            break
+    found = Expressions(Builder(), scope, dict, {}).bind(_HYPER, tuple(arguments), expr.span)
+    if found["n"] > MAX_STREAMS:
+        raise error(
+            "bad-size",
+            f"'hyper' has at most {MAX_STREAMS} streams, not {found['n']:,}.",
+            expr.span,
+            hint="hyper-connections were published with 1 to 8.",
+        )
+    hyper = Hyper(found["n"], 0, norm if found["dynamic"] else None)
+    return Residual("hyper", (("norm", norm),), None, hyper)
+
+
+def numbered(residual: Residual, layer: int) -> Residual:
+    """The residual of one layer: hyper-connections at first read one stream after the other."""
+    if residual.hyper is None:
+        return residual
+    first = layer % residual.hyper.streams
+    return replace(residual, hyper=replace(residual.hyper, first=first))
+
+
+def check_streams(residual: Residual, model: Residual, span: Span) -> None:
+    """Refuse a unit that meets another number of streams than the model has."""
+    ours, wanted = (r.hyper.streams if r.hyper else 1 for r in (residual, model))
+    if ours != wanted:
+        count = "several streams" if wanted > 1 else "one stream"
+        raise error(
+            "wrong-argument",
+            f"the units of this model have {count} between them; this one is for {ours}.",
+            span,
+            hint="hyper(n) is the model's; units may choose between hyper(n) and "
+            "hyper(n, dynamic = true).",
+        )
 
 
 def _scheme_name(expr: nodes.Expr) -> tuple[str, Span]:
@@ -279,14 +339,15 @@ def _operator(builder: Builder, result: int) -> Operator:
 def suffixes(residual: Residual) -> tuple[str, ...]:
     """Attributes that stand beside a layer's own: its name with each of these."""
     own = residual.formula.parameters if residual.formula else ()
-    return (*NORM_SUFFIXES, *dict.fromkeys("_" + p.name.partition(".")[0] for p in own))
+    return (*NORM_SUFFIXES, "_hyper", *dict.fromkeys("_" + p.name.partition(".")[0] for p in own))
 
 
 def default_final_norm(residual: Residual) -> Norm | None:
     """The norm behind the last unit when the model names none: that in front of the units, unless
     the stream is normalised already."""
     if residual.formula is None:
-        return residual.norms[0][1] if residual.scheme in ("pre", "sandwich") else None
+        first = residual.scheme in ("pre", "sandwich", "hyper")
+        return residual.norms[0][1] if first else None
     values = residual.formula.values
     if values[residual.formula.outputs[0][1]].op in NORMS:
         return None

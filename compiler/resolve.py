@@ -13,6 +13,7 @@ from starc.compiler import catalog
 from starc.compiler.arguments import one_of, size_of
 from starc.compiler.builder import Builder
 from starc.compiler.calls import Surroundings, check_kind, in_call, match_arguments
+from starc.compiler.depth import along_depth
 from starc.compiler.drafts import (
     Draft,
     DraftLayer,
@@ -34,7 +35,7 @@ from starc.compiler.memo import Body, Memo
 from starc.compiler.naming import MODEL_ATTRIBUTES, Names
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
-from starc.compiler.residuals import resolve_residual, suffixes
+from starc.compiler.residuals import check_streams, numbered, resolve_residual, suffixes
 from starc.compiler.results import Poisoned
 from starc.compiler.settings import Settings, resolve_settings
 from starc.compiler.sharing import (
@@ -45,6 +46,7 @@ from starc.compiler.sharing import (
     shared,
     take,
 )
+from starc.compiler.types import Feature
 from starc.compiler.unroll import count_units
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError, suggest
@@ -112,6 +114,7 @@ class Resolver:
             )
         settings = self.settings
         layers, operators = freeze(drafts, passed, self.memo)
+        layers, average, readout = along_depth(layers, settings)
         return Model(
             self.model.name,
             settings.vocab,
@@ -124,6 +127,8 @@ class Resolver:
             settings.head,
             settings.final_norm,
             self.model.doc,
+            average,
+            readout,
         )
 
     def _failure(self) -> StarError:
@@ -281,6 +286,7 @@ class Resolver:
         scope = {**self.settings.own, **self.numbers, "layer": place}
         if self.settings.formula and residual is self.settings.residual:
             residual = resolve_residual(self.settings.formula, scope)
+        on_stream = residual is not NO_RESIDUAL
         first: Span | None = None
         for modifier in modifiers:
             if not isinstance(modifier, nodes.With):
@@ -299,7 +305,9 @@ class Resolver:
                 raise duplicate("the residual is set twice.", span, first, "keep one of them.")
             first = span
             residual = resolve_residual(modifier.value, scope)
-        return residual
+            model = self.settings.residual if on_stream else NO_RESIDUAL
+            check_streams(residual, model, modifier.value.span)
+        return numbered(residual, int(place))
 
     # --- units ----------------------------------------------------------------------------------
 
@@ -389,6 +397,11 @@ class Resolver:
             self.memo.keep_call(call, body, given, place if depends else None)
         return body, features
 
+    @property
+    def _stream(self) -> Feature:
+        hyper = self.settings.residual.hyper
+        return Feature(hyper.streams if hyper else 1, self.settings.width)
+
     def _arguments(
         self, call: nodes.Call, node: nodes.Operator, scope: Scope, layer: int
     ) -> tuple[dict[str, Numeric], Features, set[str]]:
@@ -402,7 +415,7 @@ class Resolver:
             value = argument.value
             wanted = declared[name].kind == "feature"
             if wanted and isinstance(value, nodes.Name) and value.name not in scope_:
-                features[name] = find_stream(value, scope, self.settings.width)
+                features[name] = find_stream(value, scope, self._stream)
                 continue
             if not isinstance(value, nodes.Member):
                 numbers[name] = expressions.number(value, f"'{name}' of '{node.name}'")

@@ -21,9 +21,10 @@ from typing import Any
 from starc.compiler.arguments import one_of, size_of
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Argument, Entry, Role, choice, flag, positive, real
+from starc.compiler.depth import is_weighted, resolve_average, resolve_readout
 from starc.compiler.expressions import Expressions
 from starc.compiler.faults import duplicate, error, hole_error, not_yet
-from starc.compiler.ir import Embedding, Head, Norm, Residual
+from starc.compiler.ir import Average, Embedding, Head, Norm, Readout, Residual
 from starc.compiler.numbers import Numeric
 from starc.compiler.residuals import (
     NORMS,
@@ -40,7 +41,7 @@ from starc.grammar import nodes
 from starc.grammar.errors import StarError, suggest
 from starc.grammar.source import Span
 
-PLANNED_SETTINGS = ("causal", "dtype", "init", "readout")
+PLANNED_SETTINGS = ("causal", "dtype", "init")
 
 
 def _options(word: str, *arguments: Argument) -> Entry:
@@ -52,7 +53,7 @@ _EMBEDDINGS = {word: _options(word, *_EMBEDDING_OPTIONS) for word in ("untied", 
 _HEAD_OPTIONS = flag("bias", False), real("scale", Fraction(1)), positive("softcap", Fraction(0))
 _HEADS = {"linear": _options("linear", *_HEAD_OPTIONS)}
 SIZES = ("vocab", "width", "context")
-SETTINGS = (*SIZES, "residual", "embedding", "position", "head", "final_norm")
+SETTINGS = (*SIZES, "residual", "embedding", "position", "head", "final_norm", "readout")
 
 
 @dataclass
@@ -69,6 +70,12 @@ class Settings:
     final_norm: Norm | None = None
     formula: nodes.Expr | None = None
     """The residual where it is a formula, which may read the number of each unit."""
+    average: tuple[int, Average] | None = None
+    """Layers of a block, and the average over the outputs of blocks."""
+    readout: tuple[int, Readout] = (0, Readout())
+    """Layers between two of the depths that the read-out sees, and the read-out."""
+    places: dict[str, Span] = field(default_factory=dict)
+    """Where settings stand that are judged with the backbone."""
     own: dict[str, Numeric] = field(default_factory=dict)
     """Numbers that the model names for itself."""
     complete: bool = True
@@ -154,10 +161,16 @@ def _set(
     elif name not in SETTINGS:
         settings.own[name] = scope[name] = expressions.number(expr, f"'{name}'")
     elif name == "residual":
+        settings.places[name] = expr.span
+        if is_weighted(expr):
+            expr, settings.average = resolve_average(expr, expressions)
         if is_formula(expr):
             settings.formula = expr  # waits for the width
         else:
             settings.residual = resolve_residual(expr, scope)
+    elif name == "readout":
+        settings.places[name] = expr.span
+        settings.readout = resolve_readout(expr, expressions)
     elif name == "final_norm":
         settings.final_norm = None if _is_none(expr) else resolve_norm(expr, scope)
     elif name == "position":

@@ -69,12 +69,12 @@ def find_unit(label: str, span: Span, scope: Scope, what: str) -> Draft:
     )
 
 
-def find_stream(name: nodes.Name, scope: Scope, width: int) -> Taken:
+def find_stream(name: nodes.Name, scope: Scope, stream: Feature) -> Taken:
     """The stream behind the labelled layer, as a feature."""
     label = name.name
     if label not in scope.streams:
         find_unit(label, name.span, scope, "a feature argument")  # says what is wrong
-    return Taken(Feature(1, width), FeatureRef(scope.streams[label], STREAM), name.span)
+    return Taken(stream, FeatureRef(scope.streams[label], STREAM), name.span)
 
 
 def _labels(scope: Scope) -> str:

@@ -70,6 +70,10 @@ def _draw(
             return float(value) * (noise / 10).exp() if positive else float(value) + noise / 5
         case ("identity",):
             return torch.eye(shape[-1], dtype=torch.float64) + noise / 5
+        case ("table", values):
+            return torch.tensor(values, dtype=torch.float64) + noise / 5
+        case ("last",):
+            return torch.eye(shape[0], dtype=torch.float64)[-1] + noise / 5
         case ("linspace", low, high):
             steps = torch.linspace(float(low), float(high), shape[-1], dtype=torch.float64)
             return steps * (noise / 10).exp() if positive else steps + noise / 5
@@ -107,7 +111,11 @@ class _Evaluation:
 
     def logits(self) -> Tensor:
         model, head = self.model, self.model.head
-        x = self._layers(model.layers, self.embedded)
+        x = self.embedded.expand(-1, -1, model.streams, -1)
+        self.blocks, self.depths = [x], [x]
+        x = self._layers(model.layers, x).sum(2, keepdim=True)
+        if model.readout.kind != "last":
+            x = self._readout(model.readout)
         if model.final_norm:
             x = self._norm(model.final_norm, "final_norm", x)
         weight = self.parameter("embedding.weight" if model.embedding.tied else "head.weight")
@@ -142,13 +150,16 @@ class _Evaluation:
             match layer:
                 case ir.Unit() | ir.Parallel():
                     x = self._residual(layer, x)
-                    self.features[layer.path, ir.STREAM] = x
                 case ir.Repeat():
                     for body in layer.bodies:
                         x = self._layers(body, x)
                 case ir.Loop():
                     for _ in range(layer.times):
                         x = self._layers(layer.body, x)
+            if not isinstance(layer, ir.Repeat):
+                for mark in layer.marks:
+                    x = self._marked(mark, x)
+                self.features[layer.path, ir.STREAM] = x
         return x
 
     def _residual(self, layer: ir.Unit | ir.Parallel, x: Tensor) -> Tensor:
@@ -170,6 +181,10 @@ class _Evaluation:
             results = self._values(formula, {"x": x}, lambda name: f"{layer.path}_{name}", f)
             met: Tensor = results[formula.outputs[0][1]]
             return met
+        if layer.residual.hyper:
+            name = f"{layer.path}_hyper"
+            read, kept, beta = self._hyper(layer.residual.hyper, name, x)
+            return kept + beta * f(n(0, read))
         match layer.residual.scheme:
             case "pre":
                 return x + f(n(0, x))
@@ -180,6 +195,55 @@ class _Evaluation:
             case "none":
                 return f(x)
         raise InternalError(f"no reference for the residual scheme '{layer.residual.scheme}'")
+
+    def _hyper(self, hyper: ir.Hyper, name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the unit reads of streams x (B, T, n, width), the streams that are kept, and the
+        weights (B, T, n, 1) of what it writes: arXiv 2409.19606, equations 2 to 5 and 10 to 13."""
+        n = hyper.streams
+        alpha = self.parameter(f"{name}.alpha").expand(*x.shape[:3], n + 1)
+        beta = self.parameter(f"{name}.beta").unsqueeze(1).expand(*x.shape[:3], 1)
+        if hyper.norm:
+            normed = self._norm(hyper.norm, f"{name}.norm", x)
+            maps = {w: self.parameter(f"{name}.{w}_map").T for w in ("alpha", "beta")}
+            alpha = alpha + self.parameter(f"{name}.alpha_scale") * (normed @ maps["alpha"]).tanh()
+            beta = beta + self.parameter(f"{name}.beta_scale") * (normed @ maps["beta"]).tanh()
+        mixed = torch.stack([(alpha[..., m : m + 1] * x).sum(2) for m in range(n + 1)], dim=2)
+        return mixed[:, :, :1], mixed[:, :, 1:], beta
+
+    def _marked(self, mark: str, x: Tensor) -> Tensor:
+        """What happens to the stream behind a layer that carries a mark."""
+        if mark == "depth":
+            self.depths.append(x)
+            return x
+        average = self.model.average
+        assert average is not None
+        self.blocks.append(x)
+        i = len(self.blocks) - 1
+        if i % average.period:
+            return x
+        weight = self.parameter(f"average.weights.{i // average.period - 1}")
+        taken = [j for j in range(i + 1) if (i - j) % average.dilation == 0]
+        total = torch.zeros_like(x)
+        for a, j in zip(weight, taken, strict=True):
+            total = total + a * self.blocks[j]
+        return total
+
+    def _readout(self, readout: ir.Readout) -> Tensor:
+        """What the head reads of several depths: arXiv 1802.05365, equation 1, or attention."""
+        x = torch.cat(self.depths, dim=2)  # (B, T, depths, width)
+        if readout.norm is None:
+            weight = self.parameter("readout.scale") * self.parameter("readout.weight").softmax(0)
+            mixture: Tensor = (weight.unsqueeze(1) * x).sum(2, keepdim=True)
+            return mixture
+        normed = self._norm(readout.norm, "readout.norm", x)
+        shape = (*x.shape[:3], readout.heads, x.shape[3] // readout.heads)
+        c, b, v = (
+            (normed @ self.parameter(f"readout.{name}.weight").T).reshape(shape) for name in "CBV"
+        )
+        scores = (c[:, :, -1:] * b).sum(-1, keepdim=True) * c.shape[-1] ** -0.5
+        mixed = (scores.softmax(2) * v).sum(2, keepdim=True).flatten(3)
+        read: Tensor = x[:, :, -1:] + mixed @ self.parameter("readout.y.weight").T
+        return read
 
     def _branches(self, layer: ir.Parallel, x: Tensor) -> Tensor:
         first, *others = (self._layers((branch,), x) for branch in layer.branches)

@@ -25,6 +25,7 @@ from starc.compiler.ir import (
     streams_read,
     units,
 )
+from starc.compiler.lower.depth import depth_lines, gate_module, hyper_module
 from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.modules import norm_module
 from starc.compiler.lower.operator import Ambient, Lowered, OperatorLowering
@@ -69,7 +70,9 @@ class Backbone:
         self.operators: dict[str, Lowered] = {}
         self._blocks: dict[ModuleClass, str] = {}
         self._variables: dict[tuple[str, str], str] = {}
-        self._variable_names = Names(frozenset({"x", "block"}))
+        self._variable_names = Names(
+            frozenset("x block read kept beta streams depths average".split())
+        )
         self._class_names = functions.names
         for operator_name, class_name in class_names(model, self._class_names).items():
             lowering = OperatorLowering(
@@ -95,11 +98,21 @@ class Backbone:
                     self._repeat(layer, scope)
                 case Loop():
                     self._loop(layer, scope, "x")
+                    self._mark(layer, scope)
 
     def _residual(
         self, name: str, residual: Residual, layer: Unit | Parallel, scope: Scope
     ) -> None:
         """The lines by which a layer meets the stream x."""
+        if residual.hyper:
+            made = hyper_module(residual.hyper, self.model.width, self.functions)
+            scope.init.append(Line(f"self.{name}_hyper = {made}"))
+            scope.init.append(Line(f"self.{name}_norm = {self._norm(residual.norms[0][1])}"))
+            scope.lines.append(Line(f"read, kept, beta = self.{name}_hyper(x)"))
+            result = self._branch(layer, f"self.{name}_norm(read)", scope)
+            scope.lines.append(Line(f"x = kept + beta.unsqueeze(-1) * {result}.unsqueeze(-2)"))
+            self._mark(layer, scope)
+            return
         if residual.formula:
             FormulaLowering(
                 residual.formula,
@@ -109,7 +122,7 @@ class Backbone:
                 scope.lines,
                 lambda read: self._branch(layer, read, scope),
             ).run()
-            self._keep_stream(layer, scope)
+            self._mark(layer, scope)
             return
         norms = {suffix: f"self.{name}_{suffix}" for suffix, _ in residual.norms}
         for suffix, norm in residual.norms:
@@ -129,10 +142,17 @@ class Backbone:
             case _:
                 line = f"x = {result}"
         scope.lines.append(Line(line))
-        self._keep_stream(layer, scope)
+        self._mark(layer, scope)
 
-    def _keep_stream(self, layer: Unit | Parallel, scope: Scope) -> None:
-        """A name for the stream behind a layer where a later unit reads it."""
+    def _mark(self, layer: Unit | Parallel | Loop, scope: Scope) -> None:
+        """What is done with the stream behind a layer: kept for later units, averaged, read out."""
+        for mark in layer.marks:
+            if mark == "average":
+                scope.needs |= {"streams": "list[Tensor]", "average": "nn.Module"}
+                scope.lines.append(Line("x = average(x, streams)"))
+            else:
+                scope.needs["depths"] = "list[Tensor]"
+                scope.lines.append(Line("depths.append(x)"))
         if layer.path in self._streams:
             name = self._variable(layer.name, "stream")
             scope.locals[layer.path, STREAM] = name
@@ -211,24 +231,17 @@ class Backbone:
         if parallel.mode == "difference":
             return f"({' - '.join(results)})" if len(results) > 1 else results[0]
         if parallel.mode == "gated":
-            return self._gated(parallel, read, results, scope)
+            made = gate_module(len(results), self.model.width, self.functions)
+            name = f"{parallel.name}_gate"
+            scope.init.append(Line(f"self.{name} = {made}"))
+            gate = Line(f"{name} = self.{name}({read}).softmax(-1)", f"(B, T, {len(results)})")
+            scope.lines.append(gate)
+            parts = [f"{name}[..., {i}:{i + 1}] * {r}" for i, r in enumerate(results)]
+            return f"({' + '.join(parts)})"
         total = f"({' + '.join(results)})"
         if parallel.mode == "mean":
             return f"{total} / {len(results)}"
         return total
-
-    def _gated(self, parallel: Parallel, read: str, results: list[str], scope: Scope) -> str:
-        name, width = f"{parallel.name}_gate", self.model.width
-        std = f"{width**-0.5:.6g}"
-        self.functions.function("module/linear", "linear")
-        scope.init.append(
-            Line(f"self.{name} = linear({width}, {len(results)}, std={std}, bias=True)")
-        )
-        scope.lines.append(
-            Line(f"{name} = self.{name}({read}).softmax(-1)", f"(B, T, {len(results)})")
-        )
-        parts = [f"{name}[..., {i}:{i + 1}] * {r}" for i, r in enumerate(results)]
-        return f"({' + '.join(parts)})"
 
     def _plain(self, branch: Unit | Parallel, read: str, scope: Scope) -> str:
         """A branch without a residual scheme; what it gives is the stream behind it."""
@@ -295,17 +308,20 @@ class Backbone:
     def _block_list(self, repeat: Repeat, scope: Scope) -> list[str] | None:
         """Add the ModuleList of a repeat; the arguments of its blocks, or None when it has no
         layers."""
-        made: list[str] = []
+        inners: list[Scope] = []
         needs: dict[str, str] = {}
         for body in repeat.bodies:
             if not body:
                 return None
-            inner = Scope("")
-            self.layers(body, inner)
-            needs.update(inner.needs)
-            made.append(self._body_class("Block", _BLOCK_DOC, inner))
-        if not made:
+            inners.append(Scope(""))
+            self.layers(body, inners[-1])
+            needs.update(inners[-1].needs)
+        if not inners:
             return None
+        made: list[str] = []
+        for inner in inners:
+            inner.needs = needs  # all are called alike, though some may not use everything
+            made.append(self._body_class("Block", _BLOCK_DOC, inner))
         for name, type_ in needs.items():
             self._pass_on(name, type_, scope)
         if len(set(made)) == 1:
@@ -410,11 +426,12 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
         for name, a in ambient.items()
         if name in scope.needs and name not in ("tokens", "losses")
     ]
+    along = depth_lines(model, functions)
     ties = fold_iterations(backbone.ties(), counts)
     plan = ModelPlan(
         doc=tuple((model.doc or "").splitlines()),
-        init=(*before[0], *scope.init, *init_after, *ties),
-        forward=(*before[1], *tables, *scope.lines, *after),
+        init=(*before[0], *scope.init, *along.init, *init_after, *ties),
+        forward=(*before[1], *tables, *along.before, *scope.lines, *along.after, *after),
         logits=logits,
         width=model.width,
         vocab=model.vocab,

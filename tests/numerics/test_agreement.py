@@ -121,12 +121,14 @@ WIRING = {
     "f() with residual = (1 - sigmoid(dense(x, 1, bias = true))) * x "
     "+ sigmoid(dense(x, 1, bias = true)) * f(x / (layer + 1) |> tanh) "
     "parallel(sum) { f() g() with residual = x - f(-x) } with residual = rmsnorm(3 * x + f(x))",
+    "uneven": "a: f() repeat 3 { r(theta = 2 + mod(layer, 2)) g() h(from_a = a.u) g() g() }",
     "feature": "a: f() h(from_a = a.u) h(from_a = 0.5)",
 }
 
 UNITS = """
 operator f() { u = x |> dense(6) |> tanh  w = u |> dense(4)  y = concat(u, w) |> dense(width) }
 operator g() { y = x |> conv(3) |> silu }
+operator r(theta: real) { y = x |> dense(width) |> rope(theta) }
 operator k(first: feature) { y = x + first |> dense(width) }
 operator h(from_a: feature) { y = (x |> dense(6)) * from_a |> dense(width) }
 """
@@ -139,6 +141,10 @@ SETTINGS = {
     "deepnorm": "residual = layernorm(power(2 * depth, 1/4) * x + f(x))",
     "scaled": "residual = scaled(layernorm(bias = false), branch = 1 / (layer + 1), stream = 0.7)",
     "rezero": "residual = x + param(1, 1) * f(x)  final_norm = rmsnorm",
+    "hyper": "residual = hyper(2)",
+    "dynamic": "residual = hyper(3, dynamic = true, norm = layernorm)",
+    "weighted": "residual = weighted(post(layernorm))  readout = weighted",
+    "attend": "readout = attend(heads = 2, every = 2, norm = layernorm)  final_norm = none",
     "l2norm": "residual = pre(l2norm)  embedding = untied(norm = l2norm)",
 }
 

@@ -75,3 +75,110 @@ def test_a_loop_is_its_body_written_out_with_shared_weights(times: int) -> None:
         )
     wanted = oracle(looped, own, 9)
     torch.testing.assert_close(oracle(unrolled, parameters, 9), wanted)
+
+
+# --- several streams, averages and read-outs along depth ----------------------------------------
+
+
+def test_streams_averages_and_readouts_agree_with_the_oracle() -> None:
+    backbone = (
+        "s: a() p: parallel(sum) { f() q: g() } {} loop 2 { add(p) f() } repeat 2 { g() add(s) }"
+    )
+    for settings, extra in {
+        "residual = weighted(pre, block = 2, dilation = 2)  readout = weighted(every = 4)": "f()",
+        "residual = weighted(scaled(rmsnorm, 0.3), period = 2)  readout = attend(heads = 2)": "a()",
+        "residual = weighted(x + f(x), block = 4)  final_norm = layernorm": "f()",
+    }.items():
+        check_agreement(build(program(backbone.replace("{}", extra), settings)), (1, 6))
+
+
+def test_hyper_connections_agree_with_the_oracle() -> None:
+    backbone = (
+        "s: a() p: parallel(sum) { f() g() with residual = pre } "
+        "loop 2 { join(p) f() with residual = hyper(3) } repeat 2 { g() join(s) }"
+    )
+    join = "operator join(first: feature) { y = concat(x, first |> merge) |> dense(width) } "
+    for scheme in ("hyper(3)", "hyper(3, dynamic = true, norm = layernorm(bias = false))"):
+        text = join + program(backbone, f"residual = {scheme}").replace(
+            "with residual = hyper(3)", "with residual = hyper(3, dynamic = true)"
+        )
+        check_agreement(build(text), (1, 6))
+
+
+def rms(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * weight
+
+
+def feed_forward(p: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
+    """The unit `silu(x W') V'` under that name."""
+    hidden = torch.nn.functional.silu(x @ p[f"{name}.u.weight"].T)
+    return hidden @ p[f"{name}.y.weight"].T
+
+
+FEED = "operator ff() { u = x |> dense(12) |> silu  y = u |> dense(width) }"
+
+
+def network_of(compiled: Compiled) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    parameters = random_parameters(compiled.model, 5)
+    return compiled.network(parameters, torch.float64), parameters
+
+
+@pytest.mark.parametrize("dynamic", ["false", "true"])
+def test_hyper_connections_are_those_of_the_paper(dynamic: str) -> None:
+    """Algorithm 2 of arXiv 2409.19606, its width and depth connections written out."""
+    settings = f"residual = hyper(4, dynamic = {dynamic}, norm = rmsnorm)"
+    compiled = build(program("f1: ff() f2: ff() f3: ff()", settings).replace(UNITS, FEED))
+    network, p = network_of(compiled)
+    tokens = compiled.tokens(9)
+    h = p["embedding.weight"][tokens].unsqueeze(2).repeat(1, 1, 4, 1)  # (B, L, N, D)
+    for name in ("f1", "f2", "f3"):
+        alpha, beta = p[f"{name}_hyper.alpha"], p[f"{name}_hyper.beta"]
+        if dynamic == "true":
+            norm_h = rms(h, p[f"{name}_hyper.norm.weight"])
+            wc = torch.tanh(norm_h @ p[f"{name}_hyper.alpha_map"].T)
+            alpha = wc * p[f"{name}_hyper.alpha_scale"] + alpha[None, None]
+            dc = torch.tanh(norm_h @ p[f"{name}_hyper.beta_map"][0])
+            beta = dc * p[f"{name}_hyper.beta_scale"] + beta[None, None]
+        mix_h = alpha.transpose(-1, -2) @ h  # (B, L, N + 1, D)
+        h_o = feed_forward(p, name, rms(mix_h[..., 0, :], p[f"{name}_norm.weight"]))
+        weights = beta.expand(*h.shape[:3])
+        h = torch.einsum("blh,bln->blnh", h_o, weights) + mix_h[..., 1:, :]
+    logits = rms(h.sum(2), p["final_norm.weight"]) @ p["head.weight"].T
+    torch.testing.assert_close(network(tokens), logits)
+
+
+def test_hyper_connections_begin_as_pre_norm_residuals() -> None:
+    """With the paper's initial values every stream is the stream of pre(norm), times their number
+    at the end, which the final norm takes away."""
+    hyper = build(program("ff() ff() ff()", "residual = hyper(2)").replace(UNITS, FEED))
+    plain = build(program("ff() ff() ff()").replace(UNITS, FEED))
+    torch.manual_seed(0)
+    first, second = hyper.module.Model().double(), plain.module.Model().double()
+    second.load_state_dict({k: v for k, v in first.state_dict().items() if "hyper" not in k})
+    tokens = plain.tokens(9)
+    torch.testing.assert_close(first(tokens), second(tokens), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dilation", "period"), [(1, 1), (2, 1), (3, 2)])
+def test_denseformer_is_that_of_the_paper(dilation: int, period: int) -> None:
+    """Y_i = sum_j alpha_ij X_j, X_i = B_i(Y_(i-1)): arXiv 2402.02622, section 3."""
+    scheme = f"weighted(pre, block = 2, dilation = {dilation}, period = {period})"
+    text = program("repeat 6 { f1: ff() f2: ff() }", f"residual = {scheme}").replace(UNITS, FEED)
+    compiled = build(text)
+    network, p = network_of(compiled)
+    tokens = compiled.tokens(9)
+    y = p["embedding.weight"][tokens]
+    xs = [y]
+    for i in range(1, 7):
+        x = y
+        for unit in ("f1", "f2"):
+            name = f"blocks.{i - 1}.{unit}"
+            x = x + feed_forward(p, name, rms(x, p[f"{name}_norm.weight"]))
+        xs.append(x)
+        y = x
+        if i % period == 0:
+            a = list(p[f"average.weights.{i // period - 1}"])
+            y = sum(a.pop() * xs[j] for j in range(i, -1, -dilation))
+            assert not a
+    logits = rms(y, p["final_norm.weight"]) @ p["head.weight"].T
+    torch.testing.assert_close(network(tokens), logits)

@@ -100,12 +100,13 @@ class _Program:
             f"context = {draws.pick('140', '2_56', '64', '5', '160 - width / 8')}",
         ]
         optional = [
-            ("residual", [self.residual()]),
+            ("residual", [self.residual(), f"weighted({self.residual()}, dilation = 2)"]),
             ("embedding", ["tied", "untied(scale = 3)", "untied(norm = rmsnorm)",
                            "tied(scale = sqrt(width), norm = layernorm)"]),
             ("position", ["learned", "sinusoidal", "none"]),
             ("head", ["linear(bias = true)", "linear(scale = 1/2, softcap = 15)", "linear"]),
             ("final_norm", ["none", *NORMS]),
+            ("readout", ["last", "weighted", "attend", "attend(heads = 2, norm = layernorm)"]),
         ]  # fmt: skip
         for name, texts in optional:
             if draws.chance(3):
