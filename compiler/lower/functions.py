@@ -31,8 +31,8 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear
     GroupedLinear HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter
     quick_gelu taylor positions modal_convolution SSMFilter Polynomial Hedgehog
-    Block Experts route balance retrieve top Loop HyperConnection DynamicHyperConnection DepthAverage
-    WeightedReadout AttentionReadout""".split()
+    Block Experts route balance retrieve top Loop HyperConnection DynamicHyperConnection
+    DepthAverage WeightedReadout AttentionReadout""".split()
 )
 """Names of module-level functions; a number may follow (attention_2)."""
 
