@@ -58,7 +58,14 @@ GPT = {
 }
 WINDOW = 16
 PARTIAL = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+LOCAL_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 FULL, SLIDING = "full_attention", "sliding_attention"
+WINDOWS_OF_FOUR = {
+    "num_hidden_layers": 4,
+    "sliding_window": WINDOW,
+    "layer_types": [SLIDING, SLIDING, SLIDING, FULL],
+}
 
 FAMILIES: dict[str, Family] = {
     "llama": Family("Llama", LLAMA | {"head_dim": 24}),
@@ -125,6 +132,29 @@ FAMILIES: dict[str, Family] = {
     "seed_oss": Family("SeedOss", LLAMA | {"head_dim": 24}),
     "hunyuan": Family("HunYuanDenseV1", LLAMA | {"head_dim": 16}),
     "ernie": Family("Ernie4_5", LLAMA | {"head_dim": 16, "use_bias": False}),
+    "mixtral": Family("Mixtral", LLAMA | LOCAL_EXPERTS | {"sliding_window": WINDOW}),
+    "qwen3_moe": Family(
+        "Qwen3Moe",
+        LLAMA | EXPERTS | {"moe_intermediate_size": 32, "head_dim": 16, "norm_topk_prob": True},
+    ),
+    "olmoe": Family("Olmoe", LLAMA | EXPERTS),
+    "granitemoe": Family(
+        "GraniteMoe",
+        LLAMA
+        | LOCAL_EXPERTS
+        | {"attention_multiplier": 0.3, "residual_multiplier": 0.6, "tie_word_embeddings": True}
+        | {"embedding_multiplier": 3.0, "logits_scaling": 2.0},
+    ),
+    "exaone4": Family("Exaone4", LLAMA | WINDOWS_OF_FOUR | {"head_dim": 16}),
+    "smollm3": Family(
+        "SmolLM3",
+        LLAMA
+        | {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0], "use_sliding_window": False},
+    ),
+    "cohere2": Family(
+        "Cohere2",
+        LLAMA | WINDOWS_OF_FOUR | {"head_dim": 16, "logit_scale": 0.3, "tie_word_embeddings": True},
+    ),
 }
 
 

@@ -7,7 +7,7 @@ model sees around it. Refuses: bodies (instance.py) and evaluating arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from starc.compiler.arguments import count_words, size_of
 from starc.compiler.faults import error
@@ -26,7 +26,7 @@ class Surroundings:
     """What every operator of a model sees: numbers (width, layer, ...) and other operators.
 
     `operators` are those of the program in `source`; an operator of another file sees the operators
-    of that file.
+    of that file. `own` are the model's own numbers, for what is written in its backbone.
     """
 
     numbers: Mapping[str, Numeric]
@@ -34,6 +34,7 @@ class Surroundings:
     source: Source
     limits: Limits
     warn: Callable[[Diagnostic], None]
+    own: Mapping[str, Numeric] = field(default_factory=dict)
 
     def scope(self, node: nodes.Operator) -> Mapping[str, nodes.Operator]:
         """The operators that the body of `node` may call."""

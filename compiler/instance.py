@@ -63,6 +63,8 @@ class Instance:
         self.places = {p.name: p.span for p in reversed(node.parameters)}
         later = {b.name: b.name_span for b in reversed(node.body)}
         numbers, scope = around.numbers, around.scope
+        if caller is None:
+            numbers = {**around.own, **numbers}
         self.expressions = Expressions(
             self.builder, numbers, lambda: scope(node), later, self._stage
         )

@@ -445,8 +445,10 @@ class Resolver:
             if known and self._calls_the_same(known):
                 return known
         numbers = {**self.numbers, "layer": Fraction(layer)}
+        # A unit experts(...) is written in the backbone, where the model's own numbers are read.
+        own = self.settings.own if request.node.name == "experts" else {}
         around = Surroundings(
-            numbers, self.operators, self.model.name_span.source, self.limits, self.warn
+            numbers, self.operators, self.model.name_span.source, self.limits, self.warn, own
         )
         try:
             body = instantiate(request, around)
