@@ -35,6 +35,10 @@ class Family:
     attention: str = "eager"
     model: str = "ForCausalLM"
     cache: bool = True
+    configuration: str = ""
+    """The class of its configuration without "Config", where it is not `architecture`."""
+    tolerance: float = 1e-5
+    """Largest difference of logits over the largest logit."""
 
 
 LLAMA = {
@@ -60,6 +64,15 @@ WINDOW = 16
 PARTIAL = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
 LOCAL_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+GROUPED_EXPERTS = {
+    "num_hidden_layers": 3,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_group": 4,
+    "topk_group": 2,
+    "moe_intermediate_size": 32,
+}
 FULL, SLIDING = "full_attention", "sliding_attention"
 WINDOWS_OF_FOUR = {
     "num_hidden_layers": 4,
@@ -155,6 +168,53 @@ FAMILIES: dict[str, Family] = {
         "Cohere2",
         LLAMA | WINDOWS_OF_FOUR | {"head_dim": 16, "logit_scale": 0.3, "tie_word_embeddings": True},
     ),
+    "qwen3_next": Family(
+        "Qwen3Next",
+        LLAMA
+        | {"num_hidden_layers": 3, "full_attention_interval": 3, "head_dim": 16}
+        | {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16}
+        | {"linear_value_head_dim": 12, "num_experts": 4, "mlp_only_layers": [0, 1, 2]},
+        tolerance=5e-5,  # in float32 each of the two is this far from float64
+    ),
+    "gemma3": Family(
+        "Gemma3",
+        LLAMA
+        | {"num_hidden_layers": 6, "head_dim": 16, "sliding_window": WINDOW}
+        | {"query_pre_attn_scalar": 20, "tie_word_embeddings": True},
+        configuration="Gemma3Text",
+    ),
+    "glm4_moe": Family(
+        "Glm4Moe",
+        LLAMA
+        | GROUPED_EXPERTS
+        | {"head_dim": 16, "routed_scaling_factor": 1.5, "attention_bias": True},
+    ),
+    "deepseek_v3": Family(
+        "DeepseekV3",
+        LLAMA
+        | GROUPED_EXPERTS
+        | {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16}
+        | {"qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10}
+        | {"n_shared_experts": 1},
+    ),
+    "gpt_bigcode": Family("GPTBigCode", GPT),
+    "gpt_neo": Family(
+        "GPTNeo",
+        {"vocab_size": VOCAB, "hidden_size": 64, "num_layers": 2, "num_heads": 4}
+        | {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW}
+        | {"intermediate_size": 96, "max_position_embeddings": 128},
+    ),
+    "falcon": Family(
+        "Falcon",
+        {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 2}
+        | {"num_attention_heads": 4, "num_kv_heads": 2, "ffn_hidden_size": 96}
+        | {"new_decoder_architecture": True, "tie_word_embeddings": True},
+    ),
+    "falcon_mamba": Family(
+        "FalconMamba",
+        {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+        | {"tie_word_embeddings": False, "pad_token_id": None},
+    ),
 }
 
 
@@ -172,7 +232,7 @@ def build(family: Family) -> Any:
 
     logging.disable(logging.WARNING)  # it tells of kernels that only a GPU has
     transformers.utils.logging.disable_progress_bar()
-    config_class = getattr(transformers, family.architecture + "Config")
+    config_class = getattr(transformers, (family.configuration or family.architecture) + "Config")
     model_class = getattr(transformers, family.architecture + family.model)
     return model_class._from_config(
         config_class(**family.config), attn_implementation=family.attention

@@ -147,14 +147,29 @@ class Evaluation:
                 return left * right
         return left / right
 
+    def _count(self, call: Call) -> Fraction:
+        """count(list, word): how often a list of the configuration has a word."""
+        match call.arguments:
+            case Name(name=listed), Name(name=word) if not call.named:
+                known = self._configured(listed)
+                if isinstance(known, list):
+                    return Fraction(known.count(word))
+                if known is None:
+                    message = f"config.json has no list '{listed}'."
+                    raise Absent(Diagnostic("unknown-name", message, call.span))
+        usage = "usage: count(layer_types, full_attention)"
+        raise _fault("wrong-argument", "'count' is not called so.", call, usage)
+
     def _call(self, call: Call) -> Result:
+        if call.function == "count":
+            return self._count(call)
         if call.function in NUMBERS:
             values = [self.value(argument) for argument in call.arguments]
             if not any(isinstance(value, Tensor) for value in values):
                 return _number(call, [_plain(value) for value in values])
         function = FUNCTIONS.get(call.function)
         if function is None:
-            known = sorted({*FUNCTIONS, *NUMBERS})
+            known = sorted({*FUNCTIONS, *NUMBERS, "count"})
             hint = suggest(call.function, known) or f"functions are {', '.join(known)}."
             raise _fault("unknown-name", f"there is no function '{call.function}'.", call, hint)
         wrong = _fault(

@@ -211,6 +211,9 @@ BAD = [
     ("1 + h.{i}.ln.weight", "1e999999999", "map-syntax"),
     ("1 + h.{i}.ln.weight", "h.{i}.ln.weight |> 3", "map-syntax"),
     ("1 + h.{i}.ln.weight", "?", "map-syntax"),
+    ("= n_layer", "= count(kinds, full)", "unknown-name"),
+    ("= n_layer", "= count(kind, full)", "wrong-argument"),
+    ("= n_layer", "= count(3, full)", "wrong-argument"),
     ("settings {", "settings", "map-syntax"),
     ("settings { layers", "settings { layers = 1 vocab = ", "map-syntax"),
 ]
