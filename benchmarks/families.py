@@ -215,6 +215,19 @@ FAMILIES: dict[str, Family] = {
         {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
         | {"tie_word_embeddings": False, "pad_token_id": None},
     ),
+    "xlstm": Family(
+        "xLSTM",
+        {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_blocks": 2}
+        | {"num_heads": 4, "chunk_size": 16, "autocast_kernel_dtype": "float32"}
+        | {"pad_token_id": None},
+    ),
+    "recurrent_gemma": Family(
+        "RecurrentGemma",
+        LLAMA
+        | {"num_hidden_layers": 3, "lru_width": 64, "attention_window_size": WINDOW}
+        | {"num_key_value_heads": 1, "tie_word_embeddings": True, "logits_soft_cap": 8.0},
+        cache=False,  # its cache lives inside its layers
+    ),
 }
 
 

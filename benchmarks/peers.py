@@ -80,7 +80,7 @@ SHAPES: dict[str, Family] = {
     "qwen3_next": Family(
         "Qwen3Next",
         ATTENTION
-        | {"layer_types": ["linear_attention", "linear_attention", "full_attention"] * 2}
+        | {"full_attention_interval": 3}
         | {"linear_num_key_heads": 4, "linear_num_value_heads": 4, "linear_key_head_dim": 64}
         | {"linear_value_head_dim": 64, "head_dim": 64, "num_key_value_heads": 2}
         | {"mlp_only_layers": list(range(LAYERS))},
@@ -88,7 +88,7 @@ SHAPES: dict[str, Family] = {
     ),
     "xlstm": Family(
         "xLSTM",
-        COMMON | {"num_heads": 4, "num_blocks": LAYERS, "max_inference_chunksize": 64},
+        COMMON | {"num_heads": 4, "num_blocks": LAYERS, "autocast_kernel_dtype": "float32"},
     ),
 }
 
