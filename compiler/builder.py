@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starc.compiler.catalog import ENTRIES
+from starc.compiler.catalog.transposed import inputs_of, source_of
 from starc.compiler.ir import Attribute, Operator, Parameter, Value
 from starc.compiler.naming import Names
 from starc.compiler.types import Type
@@ -65,6 +66,9 @@ class Builder:
         """
         entry = ENTRIES[op]
         arguments = dict(attributes)
+        if op == "transposed":
+            inputs = inputs[0], source_of(self.values, inputs[1])
+            arguments = {"n": inputs_of(self.values, inputs[1])}
         types = [self.values[i].type for i in inputs]
         type_ = entry.rule(types, arguments)
         owned = tuple(p.name for p in parameters or ())

@@ -41,6 +41,8 @@ def digest(model: Model) -> str:
         model.head,
         model.final_norm,
     )
+    if model.dtype != "float32":
+        settings += (model.dtype,)
     along = (model.average, model.readout)
     settings += () if along == (None, Readout()) else along
     layers = tuple(_layer(layer, operators, by_path, order) for layer in model.layers)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from starc.compiler.builder import prune
+from starc.compiler.init import Init, initialised
 from starc.compiler.ir import (
     FeatureRef,
     Layer,
@@ -136,18 +137,18 @@ def has_units(layer: DraftLayer) -> bool:
 
 
 def freeze(
-    drafts: list[DraftLayer], depth: int, memo: Memo
+    drafts: list[DraftLayer], depth: int, memo: Memo, init: Init
 ) -> tuple[tuple[Layer, ...], tuple[Operator, ...]]:
     """The layers of the IR and the operators that they use, in order of first use.
 
     `depth` is how often a token passes a unit: the number of units, those of a loop each time.
     """
-    return _Freezer(memo, depth).freeze(drafts)
+    return _Freezer(memo, depth, init).freeze(drafts)
 
 
 class _Freezer:
-    def __init__(self, memo: Memo, depth: int) -> None:
-        self.memo, self.depth = memo, depth
+    def __init__(self, memo: Memo, depth: int, init: Init) -> None:
+        self.memo, self.depth, self.init = memo, depth, init
         self.names = Names()
         self.operators: dict[tuple[object, ...], Operator] = {}
 
@@ -203,11 +204,12 @@ class _Freezer:
         return self.operators[key]
 
     def _operator_of(self, body: Body, exports: tuple[str, ...], name: str) -> Operator:
-        known = self.memo.operator(body, (exports, name, self.depth))
+        made = (exports, name, self.depth, self.init)
+        known = self.memo.operator(body, made)
         if known is None:
             plain = self._plain(body, exports)
-            known = replace(calmed(plain, self.depth), name=name)
-            self.memo.keep_operator(body, (exports, name, self.depth), known)
+            known = replace(initialised(plain, self.init, self.depth), name=name)
+            self.memo.keep_operator(body, made, known)
         return known
 
     def _plain(self, body: Body, exports: tuple[str, ...]) -> Operator:
@@ -230,27 +232,6 @@ class _Freezer:
             )
             self.memo.keep_operator(body, (exports,), plain)
         return plain
-
-
-def calmed(operator: Operator, depth: int) -> Operator:
-    """The operator in a model of that depth: the projections that y is the sum of start smaller by
-    sqrt(depth), so that the variance of the stream does not grow with depth (GPT-2)."""
-    stack, weights = [dict(operator.outputs)["y"]], set()
-    inner = list(operator.inner)
-    while stack:
-        value = operator.values[stack.pop()]
-        if value.op in ("add", "subtract"):
-            stack += value.inputs
-        elif value.op == "dense":
-            weights.add([name for name in value.parameters if name.endswith(".weight")][-1])
-        elif value.op == "experts":
-            i = value.attribute("operator")
-            inner[i] = calmed(operator.inner[i], depth)
-    parameters = tuple(
-        replace(p, init=(p.init[0], p.init[1] * depth**-0.5)) if p.name in weights else p
-        for p in operator.parameters
-    )
-    return replace(operator, parameters=parameters, inner=tuple(inner))
 
 
 def weights_of(body: Body, names: tuple[str, ...]) -> tuple[str, ...]:

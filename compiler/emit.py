@@ -88,6 +88,7 @@ def _imports(kernels: bool) -> list[str]:
         "import torch",
         "import torch.nn.functional as F",
         "from torch import Tensor, nn",
+        "from torch.utils.checkpoint import checkpoint",
     ]
 
 

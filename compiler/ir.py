@@ -292,6 +292,7 @@ class Model:
     doc: str | None = None
     average: Average | None = None
     readout: Readout = Readout()
+    dtype: str = "float32"
 
     def operator(self, name: str) -> Operator:
         return next(o for o in self.operators if o.name == name)

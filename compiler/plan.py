@@ -73,6 +73,7 @@ class ModuleClass:
     forward: tuple[Line, ...]
     returns: str
     result: str = "Tensor"
+    base: str = "nn.Module"
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Resolver:
                 hint="write backbone { ... } with at least one unit.",
             )
         settings = self.settings
-        layers, operators = freeze(drafts, passed, self.memo)
+        layers, operators = freeze(drafts, passed, self.memo, settings.init)
         layers, average, readout = along_depth(layers, settings)
         return Model(
             self.model.name,
@@ -129,6 +129,7 @@ class Resolver:
             self.model.doc,
             average,
             readout,
+            settings.dtype,
         )
 
     def _failure(self) -> StarError:

@@ -24,6 +24,7 @@ from starc.compiler.catalog.entry import Argument, Entry, Role, choice, flag, po
 from starc.compiler.depth import is_weighted, resolve_average, resolve_readout
 from starc.compiler.expressions import Expressions
 from starc.compiler.faults import duplicate, error, hole_error, not_yet
+from starc.compiler.init import Init
 from starc.compiler.ir import Average, Embedding, Head, Norm, Readout, Residual
 from starc.compiler.numbers import Numeric
 from starc.compiler.residuals import (
@@ -41,7 +42,7 @@ from starc.grammar import nodes
 from starc.grammar.errors import StarError, suggest
 from starc.grammar.source import Span
 
-PLANNED_SETTINGS = ("causal", "dtype", "init")
+PLANNED_SETTINGS = ("causal",)
 
 
 def _options(word: str, *arguments: Argument) -> Entry:
@@ -52,8 +53,23 @@ _EMBEDDING_OPTIONS = real("scale", Fraction(1)), choice("norm", "none", *NORMS)
 _EMBEDDINGS = {word: _options(word, *_EMBEDDING_OPTIONS) for word in ("untied", "tied")}
 _HEAD_OPTIONS = flag("bias", False), real("scale", Fraction(1)), positive("softcap", Fraction(0))
 _HEADS = {"linear": _options("linear", *_HEAD_OPTIONS)}
+_INITS = {
+    "fan_in": _options("fan_in", positive("gain", Fraction(1)), flag("calm", True)),
+    "normal": _options("normal", positive("std", Fraction(1, 50)), flag("calm", True)),
+}
+DTYPES = ("float32", "float64", "bfloat16", "float16")
 SIZES = ("vocab", "width", "context")
-SETTINGS = (*SIZES, "residual", "embedding", "position", "head", "final_norm", "readout")
+SETTINGS = (
+    *SIZES,
+    "residual",
+    "embedding",
+    "position",
+    "head",
+    "final_norm",
+    "readout",
+    "init",
+    "dtype",
+)
 
 
 @dataclass
@@ -76,6 +92,8 @@ class Settings:
     """Layers between two of the depths that the read-out sees, and the read-out."""
     places: dict[str, Span] = field(default_factory=dict)
     """Where settings stand that are judged with the backbone."""
+    init: Init = field(default_factory=Init)
+    dtype: str = "float32"
     own: dict[str, Numeric] = field(default_factory=dict)
     """Numbers that the model names for itself."""
     complete: bool = True
@@ -168,6 +186,12 @@ def _set(
             settings.formula = expr  # waits for the width
         else:
             settings.residual = resolve_residual(expr, scope)
+    elif name == "dtype":
+        settings.dtype = _word(expr, "dtype", DTYPES)
+    elif name == "init":
+        word, options = _word_with_options(expr, "init", _INITS, expressions)
+        std = float(options["std"]) if word == "normal" else None
+        settings.init = Init(std, float(options.get("gain", 1)), options["calm"])
     elif name == "readout":
         settings.places[name] = expr.span
         settings.readout = resolve_readout(expr, expressions)

@@ -298,7 +298,8 @@ class _Evaluation:
                 continue
             if value.op not in OPERATIONS:
                 raise InternalError(f"no reference for the operation '{value.op}'")
-            weights = [self.parameter(full_name(name)) for name in value.parameters]
+            owner = operator.values[value.inputs[1]] if value.op == "transposed" else value
+            weights = [self.parameter(full_name(name)) for name in owner.parameters]
             length, context = self.tokens.shape[1], self.model.context
             step = Step(value, operands, weights, length, context, self.tokens, self.embedded)
             results.append(OPERATIONS[value.op](step))

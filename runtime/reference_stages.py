@@ -61,6 +61,10 @@ def shift(x: Tensor, k: int) -> Tensor:
 # --- channel mixing ----------------------------------------------------------------------------
 
 
+def _transposed(s: Step) -> Tensor:
+    return s.x @ s.weights[0]  # (inputs of the transpose, its outputs), as the other one keeps it
+
+
 def _dense(s: Step) -> Tensor:
     x, left = s.x, list(s.weights)  # x: (B, T, 1, d)
     if s.get("rank"):
@@ -366,6 +370,7 @@ STAGES: dict[str, Operation] = {
     "gelu": _gelu,
     "scale": _scale,
     "dense": _dense,
+    "transposed": _transposed,
     "headwise": _headwise,
     "gain": _gain,
     "conv": _conv,

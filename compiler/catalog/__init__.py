@@ -19,6 +19,7 @@ from starc.compiler.catalog.position import POSITION
 from starc.compiler.catalog.routing import ROUTING
 from starc.compiler.catalog.stages import STAGES
 from starc.compiler.catalog.transitions import TRANSITIONS
+from starc.compiler.catalog.transposed import TRANSPOSED
 from starc.compiler.types import Mixer, Type
 
 ENTRIES: dict[str, Entry] = {
@@ -33,6 +34,7 @@ ENTRIES: dict[str, Entry] = {
         *MIXERS,
         *TRANSITIONS,
         *ALGORITHMS,
+        *TRANSPOSED,
         *BACKBONE,
     )
 }

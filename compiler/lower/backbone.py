@@ -74,6 +74,7 @@ class Backbone:
             frozenset("x block read kept beta streams depths average".split())
         )
         self._class_names = functions.names
+        functions.function("module/unit", "Unit")
         for operator_name, class_name in class_names(model, self._class_names).items():
             lowering = OperatorLowering(
                 model.operator(operator_name), class_name, functions, model.context
@@ -430,7 +431,7 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
     ties = fold_iterations(backbone.ties(), counts)
     plan = ModelPlan(
         doc=tuple((model.doc or "").splitlines()),
-        init=(*before[0], *scope.init, *along.init, *init_after, *ties),
+        init=(*before[0], *scope.init, *along.init, *init_after, *ties, *_dtype(model)),
         forward=(*before[1], *tables, *along.before, *scope.lines, *along.after, *after),
         logits=logits,
         width=model.width,
@@ -438,6 +439,10 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
         losses="losses" in scope.needs,
     )
     return (*functions.experts, *backbone.classes), plan
+
+
+def _dtype(model: Model) -> list[Line]:
+    return [] if model.dtype == "float32" else [Line(f"self.to(torch.{model.dtype})")]
 
 
 def _ends(

@@ -16,8 +16,9 @@ from starc.compiler.support import NAMES as SUPPORT_NAMES
 PYTHON_NAMES = frozenset(
     """torch nn F math os Tensor self x super tokens targets logits Model main DIGEST CONFIG SOURCE
     losses KERNELS define_op save_inputs common_dtype as_rows causal_filter annotations
-    range len min max int float bool str tuple list dict set print sum zip hasattr getattr
-    isinstance any all type SystemExit object property staticmethod ImportError tl
+    checkpoint range len min max int
+    float bool str tuple list dict set print sum zip hasattr getattr
+    getattr isinstance any all type SystemExit object property staticmethod ImportError tl
     triton""".split()
 )
 """Names with a meaning of their own in generated code."""
@@ -32,7 +33,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     GroupedLinear HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter
     quick_gelu taylor positions modal_convolution SSMFilter Polynomial Hedgehog
     Block Experts route balance retrieve top Loop HyperConnection DynamicHyperConnection
-    DepthAverage WeightedReadout AttentionReadout""".split()
+    DepthAverage WeightedReadout AttentionReadout Unit""".split()
 )
 """Names of module-level functions; a number may follow (attention_2)."""
 

@@ -70,6 +70,11 @@ def _dense(o: OperatorLowering, value: Value) -> Text:
     return text.call(f"self.{name}", o.texts[value.inputs[0]])
 
 
+def _transposed(o: OperatorLowering, value: Value) -> Text:
+    weight = f"self.{module_name(o, o.values[value.inputs[1]])}.weight.t()"
+    return text.call("F.linear", o.texts[value.inputs[0]], weight)
+
+
 def _headwise(o: OperatorLowering, value: Value) -> Text:
     name, type_ = module_name(o, value), o.type(value.inputs[0])
     last = ", bias=True" if value.attribute("bias") else ""
@@ -263,6 +268,7 @@ LOWERINGS: dict[str, Lowering] = {
     "ssm": _ssm,
     "gain": _gain,
     "dense": _dense,
+    "transposed": _transposed,
     "headwise": _headwise,
     "conv": _conv,
     "heads": _heads,

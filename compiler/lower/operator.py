@@ -70,11 +70,11 @@ class OperatorLowering:
         """Locals that hold the gates and the chosen experts, by the value that routes."""
         self.matrices: dict[tuple[int, bool], dense.Matrix] = {}
         self.masks: dict[tuple[dense.Visible, bool], Text] = {}
-        self.uses = Counter(i for v in self.values for i in v.inputs)
+        self.uses = Counter(i for v in self.values for i in _operands(v))
         self.uses.update(i for _, i in operator.outputs)
         self._readers: dict[int, list[int]] = {}
         for id, value in enumerate(self.values):
-            for i in value.inputs:
+            for i in _operands(value):
                 self._readers.setdefault(i, []).append(id)
         self._locals: dict[str, str] = {}
         self._taken: set[str] = {"e", "index"}  # arguments of forward
@@ -105,6 +105,7 @@ class OperatorLowering:
             tuple(self.lines),
             ", ".join(returned),
             result,
+            base="Unit",
         )
         features = tuple(name for name, _ in inputs) or ("x",)
         return Lowered(module, features, ambient, tuple(n for n, _ in self.operator.outputs))
@@ -329,6 +330,12 @@ class OperatorLowering:
         type_ = self.values[id].type
         assert isinstance(type_, Filter)
         return type_
+
+
+def _operands(value: Value) -> tuple[int, ...]:
+    """The values that a value is computed from; of another `dense`, `transposed` reads the weight
+    alone."""
+    return value.inputs[:1] if value.op == "transposed" else value.inputs
 
 
 def _line(code: str, shape: str) -> Line:

@@ -38,7 +38,10 @@ def fuse_projections(model: Model) -> Model:
 def _candidates(operator: Operator) -> list[Group]:
     """Dense stages that may be stacked: the same input, bias and initial spread; plain matrices."""
     found: dict[object, list[int]] = defaultdict(list)
+    alone = {value.inputs[1] for value in operator.values if value.op == "transposed"}
     for id, value in enumerate(operator.values):
+        if id in alone:
+            continue
         if value.op == "dense" and not value.attribute("rank") and value.attribute("groups") == 1:
             init = operator.parameter(value.parameters[0]).init
             found[value.inputs, value.attribute("bias"), init].append(id)

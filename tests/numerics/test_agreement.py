@@ -156,6 +156,9 @@ SPELLINGS = {
     "python-names": """class = x |> dense(8)  F = class |> gelu  torch = F |> silu  
     self = torch |> relu  None = self + x  y = None |> layernorm""",
     "negative-scale": "y = (low_rank(x, x) |> scale(-1/3) |> causal |> softmax) @ x",
+    "transposed": """h = x |> dense(12, bias = true) |> relu  C = x |> dense(width) |> heads(2)
+    B = transposed(x, C) |> heads(2)  V = x |> dense(width) |> heads(2)
+    y = transposed(h, of = h) + transposed((low_rank(C, B) |> causal) @ V |> merge, V)""",
     "zero-scale": "y = (low_rank(x, x) |> scale(0) |> causal |> softmax) @ x",
 }
 """Bodies of an operator called F: texts that once were compiled to something else."""

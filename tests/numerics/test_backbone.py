@@ -182,3 +182,113 @@ def test_denseformer_is_that_of_the_paper(dilation: int, period: int) -> None:
             assert not a
     logits = rms(y, p["final_norm.weight"]) @ p["head.weight"].T
     torch.testing.assert_close(network(tokens), logits)
+
+
+# --- ties to a transpose, initial values, precision, checkpoints ----------------------------------
+
+
+def test_a_transposed_weight_gets_the_gradient_of_both_uses() -> None:
+    operator = "operator ae() { h = x |> dense(5) |> tanh  y = transposed(h, of = h) }"
+    compiled = build(
+        program("ae() with residual = none", "final_norm = none").replace(UNITS, operator)
+    )
+    network, p = network_of(compiled)
+    tokens = compiled.tokens(7)
+    down = p["ae.h.weight"].clone().requires_grad_()
+    up = p["ae.h.weight"].t().clone().requires_grad_()
+    x = p["embedding.weight"][tokens]
+    expected = torch.tanh(x @ down.T) @ up.T @ p["head.weight"].T
+    logits = network(tokens)
+    torch.testing.assert_close(logits, expected)
+    logits.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(network.ae.h.weight.grad, down.grad + up.grad.t())
+    assert "ae.y.weight" not in dict(network.named_parameters())
+
+
+def test_shared_units_share_what_is_transposed() -> None:
+    operator = "operator ae() { h = x |> dense(5) |> tanh  y = transposed(h, of = h) }"
+    compiled = build(program("a: ae() ae() shares * with a").replace(UNITS, operator))
+    check_agreement(compiled, (1, 6))
+    assert sum(name.endswith("h.weight") for name in model_parameters(compiled.model)) == 1
+
+
+@pytest.mark.parametrize(
+    ("init", "inner", "outer"),
+    [
+        ("fan_in", 8**-0.5, 12**-0.5 * 3**-0.5),
+        ("fan_in(gain = 2, calm = false)", 2 * 8**-0.5, 2 * 12**-0.5),
+        ("normal(0.02)", 0.02, 0.02 * 3**-0.5),
+        ("normal(std = 0.02, calm = false)", 0.02, 0.02),
+    ],
+)
+def test_initial_values_follow_the_rule_of_the_model(init: str, inner: float, outer: float) -> None:
+    text = program("ff() loop 2 { ff() }", f"init = {init}").replace(UNITS, FEED)
+    found = model_parameters(build(text).model)
+    assert found["ff.u.weight"].init == ("normal", pytest.approx(inner))
+    assert found["loop.ff.y.weight"].init == ("normal", pytest.approx(outer))
+    assert found["embedding.weight"].init == ("normal", 0.02)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64", "float16"])
+def test_a_model_is_made_in_its_precision(dtype: str) -> None:
+    compiled = build(program("a() g() f()", f"dtype = {dtype}"))
+    network = compiled.module.Model()
+    wanted = getattr(torch, dtype)
+    assert {p.dtype for p in network.parameters()} == {wanted}
+    if dtype != "float16":  # which CPUs hardly compute in
+        logits = network(compiled.tokens(9))
+        assert logits.dtype == wanted
+        assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "settings", ["", "residual = hyper(2, dynamic = true)", "residual = weighted(pre)"]
+)
+def test_checkpointing_changes_no_gradient(settings: str) -> None:
+    backbone = "s: a() loop 2 { f() a() reuses V from s } repeat 2 { parallel(gated) { f() g() } }"
+    compiled = build(program(backbone, settings))
+    network, _ = network_of(compiled)
+    tokens = compiled.tokens(11)
+    kept = saved_bytes(network, tokens)
+    wanted = {name: p.grad.clone() for name, p in network.named_parameters()}
+    network.zero_grad()
+    assert not network.checkpointing
+    network.checkpointing = True
+    assert network.checkpointing
+    assert saved_bytes(network, tokens) < kept
+    for name, p in network.named_parameters():
+        torch.testing.assert_close(p.grad, wanted[name], msg=name)
+
+
+def saved_bytes(network: torch.nn.Module, tokens: torch.Tensor) -> int:
+    """Bytes that one step keeps between its two passes; gradients are left in the network."""
+    seen: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        seen[x.data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        loss = network.loss(tokens[:, :-1], tokens[:, 1:])
+    loss.backward()
+    return sum(seen.values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["", "residual = hyper(2, dynamic = true)", "residual = weighted(pre)  readout = attend"],
+)
+def test_one_graph_is_captured(settings: str) -> None:
+    backbone = "s: a() loop 2 { f() a() reuses V from s } repeat 2 { parallel(gated) { f() g() } }"
+    compiled = build(program(backbone, settings))
+    network, _ = network_of(compiled)
+    tokens = compiled.tokens(11)
+    captured = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(captured(tokens), network(tokens))
+    network.checkpointing = True
+    torch._dynamo.reset()
+    captured = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(captured(tokens), network(tokens))
+    exported = torch.export.export(network.eval(), (tokens,)).module()
+    torch.testing.assert_close(exported(tokens), network(tokens))
