@@ -34,7 +34,7 @@ class Modes:
         inside = (self.rate[..., None] * steps).exp()
         before = self.weight[..., None] * (self.rate[..., None] * blocks).exp()
         taps = before.real.mT @ inside.real - before.imag.mT @ inside.imag
-        return taps.flatten(1)[:, :length]
+        return torch.flatten(taps, 1)[:, :length]
 
     def parameters(self) -> dict[str, Tensor]:
         """The parameters of an `ssm` filter with these taps, by their last names.
@@ -144,7 +144,7 @@ def _refined(modes: Modes, taps: Tensor, steps: int) -> Modes:
         if better.any():
             best = _choose(better, tried, best)
             errors = torch.where(better, error.detach(), errors)
-        error.clamp(min=1e-12).log().sum().backward()  # type: ignore[no-untyped-call]
+        error.clamp(min=1e-12).log().sum().backward()
         optimizer.step()
     solved = Modes(
         best.rate,

@@ -104,6 +104,8 @@ ARGUMENTS = {
     "sigmoid_attention": "heads = 2",
     "grouped_hyena": "heads = 4",
     "linear": "heads = 2",
+    "based": "heads = 2, feature = 4",
+    "hedgehog_attention": "heads = 2",
     "retention": "heads = 2",
     "gla": "heads = 2",
     "hgrn2": "heads = 2, lower = layer / depth",

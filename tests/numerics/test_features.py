@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from tests.numerics.agreement import build, check_agreement
+
+ROOT = Path(__file__).parents[2]
 
 MAPS = {
     "shuffle": "x |> dense(12) |> shuffle(3) |> dense(width)",
@@ -61,3 +65,35 @@ def test_linear_attention_over_a_taylor_map_is_a_series_of_the_exponential() -> 
     series = 1 + scores + scores**2 / 2
     taylor = vars(module)["taylor"]
     torch.testing.assert_close((taylor(a) * taylor(b)).sum(-1), series)
+
+
+def test_based_is_attention_with_a_series_for_the_exponential() -> None:
+    """Against scores 1 + s + s^2 / 2 of s = q . k / sqrt(d), row by row (2402.18668)."""
+    text = """use std.linear.based
+    model m { vocab = 20  width = 16  context = 80  residual = none  backbone { based(2, 4) } }"""
+    model = build(text).module.Model().double()
+    x = torch.randn(2, 70, 16, dtype=torch.float64)
+    unit = model.based
+    found = unit(x)
+    rows = [p for name, p in unit.named_parameters() if "y" not in name]
+    q, k, v = torch.cat([x @ p.T for p in rows], dim=-1).split((8, 8, 16), dim=-1)
+    q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in (q, k, v))
+    s = q @ k.mT / 2
+    scores = (1 + s + s**2 / 2).tril()
+    wanted = (scores @ v / scores.sum(-1, keepdim=True)).transpose(1, 2).flatten(-2)
+    torch.testing.assert_close(found, unit.y(wanted))
+
+
+def test_shared_projections_with_head_embeddings_cost_what_the_paper_says() -> None:
+    """MHE-Add has the parameters of one head and 3 n d for n heads of size d (2310.07911)."""
+    sizes = {}
+    for heads in (1, 4):
+        text = (ROOT / "examples" / "head_embeddings.star").read_text()
+        text = text.split("model head_embeddings")[0] + (
+            "model m { vocab = 20  width = 32  context = 16  "
+            f"backbone {{ mhe_add(heads = {heads}, size = 8) }} }}"
+        )
+        model = build(text).module.Model()
+        named = model.mhe_add.named_parameters()
+        sizes[heads] = sum(p.numel() for name, p in named if not name.startswith("y"))
+    assert sizes[4] - sizes[1] == 3 * 8 * 3
