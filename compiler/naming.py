@@ -23,7 +23,8 @@ MODULE_ATTRIBUTES = frozenset("""
 """Public attributes of torch.nn.Module (a test compares them with the installed torch)."""
 
 MODEL_ATTRIBUTES = frozenset(
-    "embedding position head final_norm loss hidden average readout".split()
+    "embedding position head final_norm loss hidden average readout init_cache generate "
+    "stream".split()
 )
 """Attributes that every generated Model has."""
 

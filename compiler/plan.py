@@ -64,7 +64,10 @@ class Line:
 
 @dataclass(frozen=True)
 class ModuleClass:
-    """A class of the generated file: an operator or a block of units."""
+    """A class of the generated file: an operator or a block of units.
+
+    `cache` lists (name, expression over batch, length and like) of what it keeps while decoding.
+    """
 
     name: str
     doc: tuple[str, ...]
@@ -74,6 +77,7 @@ class ModuleClass:
     returns: str
     result: str = "Tensor"
     base: str = "nn.Module"
+    cache: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class ModelPlan:
     width: int
     vocab: int
     losses: bool = False
+    cache: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,14 @@ class Layout:
 
     `state` and `delayed` count elements. `kept` maps a node to (elements, tokens). `demanded` names
     features of other units that must be kept by the unit that computes them, with the number of
-    past tokens.
+    past tokens; `offered` are those of this unit that later ones need.
     """
 
     state: int
     delayed: int
     kept: Mapping[int, tuple[int, int]]
     demanded: tuple[tuple[str, int], ...]
+    offered: tuple[tuple[str, int], ...] = ()
 
     @property
     def fixed(self) -> int:
@@ -64,7 +65,8 @@ class Profile:
 
     Nodes are values of one token, stages that only reshape left out, and further ones inside a
     chain of mixers; `nodes` gives that of each value of the operator. `state` counts the elements
-    of recurrences, `delays` the tokens that delay lines keep, by node.
+    of recurrences, `delays` the tokens that delay lines keep, by node, and
+    `spans` how many tokens back a matrix that is written out reaches, by value.
     """
 
     sizes: Mapping[str, int]
@@ -80,6 +82,7 @@ class Profile:
     inputs: Mapping[str, int]
     outputs: Mapping[str, Node]
     nodes: tuple[Node, ...]
+    spans: Mapping[int, int]
 
     def layout(self, demanded: Mapping[str, int], streams: frozenset[str] = frozenset()) -> Layout:
         """What to keep when later units need these outputs for that many past tokens.
@@ -107,6 +110,7 @@ class Profile:
             sum(self.elements[node] * steps for node, steps in self.delays.items()),
             {n: (self.elements[n], window) for n, window in kept.items() if n not in others},
             tuple(sorted((others[n], window) for n, window in kept.items() if n in others)),
+            tuple(sorted(demanded.items())),
         )
 
 
@@ -128,6 +132,7 @@ def profile_operator(operator: Operator) -> Profile:
         walk.inputs,
         {name: walk.nodes[id] for name, id in operator.outputs},
         tuple(walk.nodes),
+        walk.spans,
     )
 
 

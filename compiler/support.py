@@ -14,16 +14,18 @@ from starc.compiler.plan import FunctionPlan, MixerPlan
 
 CHUNKS = ("wide", "to_chunks", "from_chunks")
 
+STEPS = ("step", "resume")
+
 SUPPORT: dict[str, tuple[str, ...]] = {
     # mixers
-    "linear_attention": CHUNKS,
-    "scalar_recurrence": (*CHUNKS, "ScalarRecurrence"),
-    "diagonal_recurrence": (*CHUNKS, "DiagonalRecurrence"),
-    "signed_recurrence": (*CHUNKS, "signed_scores", "pass_states"),
-    "scan": ("wide",),
+    "linear_attention": (*CHUNKS, *STEPS),
+    "scalar_recurrence": (*CHUNKS, "ScalarRecurrence", *STEPS, "decayed"),
+    "diagonal_recurrence": (*CHUNKS, "DiagonalRecurrence", *STEPS, "decayed"),
+    "signed_recurrence": (*CHUNKS, "signed_scores", "pass_states", *STEPS, "multiplied"),
+    "scan": ("wide", *STEPS),
     "delta_recurrence": (*CHUNKS, "chain_states"),
     "dplr_recurrence": (*CHUNKS, "chain_states"),
-    "read_before": ("wide",),
+    "read_before": ("wide", "as_heads"),
     # functions that lowering calls
     "short_convolution": ("LagSum",),
     "long_convolution": ("wide",),
@@ -32,6 +34,8 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "modal_convolution": ("wide",),
     "semi_separable_matrix": ("wide", "to_chunks"),
     # support functions
+    "step": ("as_heads",),
+    "resume": ("as_heads",),
     "ScalarRecurrence": ("carry", "sums_from_here"),
     "DiagonalRecurrence": (
         "diagonal_scores",
@@ -53,7 +57,8 @@ NAMES = frozenset(
     """wide to_chunks from_chunks grouped_matmul pass_states carry sums_from_here ScalarRecurrence
     DiagonalRecurrence diagonal_scores add_diagonal_gradients lagged lag_entries neighbours
     corner_entries signed_scores join_blocks LagSum DecayScan SignedScan
-    HalfRotation InterleavedRotation StateChain chain_states DiagonalScores""".split()
+    HalfRotation InterleavedRotation StateChain chain_states DiagonalScores
+    step resume as_heads decayed multiplied""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""
 
@@ -69,7 +74,7 @@ def _signed(p: MixerPlan) -> Iterable[str]:
 
 
 def _scan(p: MixerPlan) -> Iterable[str]:
-    yield "DecayScan" if p.logarithmic else "SignedScan"
+    yield from ("DecayScan", "decayed") if p.logarithmic else ("SignedScan", "multiplied")
 
 
 def _structured(p: MixerPlan) -> Iterable[str]:

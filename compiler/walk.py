@@ -56,17 +56,19 @@ LOW_RANK_STEPS: dict[str, Callable[[Value], int]] = {
 }
 """Parts of a transition that read the state along one vector and write it along another."""
 
+SUM_ROWS = frozenset({"mixer_softmax", "normalize"})
+"""Stages that divide the entries of a row by a sum over it."""
+
 POINTWISE_ON_MIXERS = frozenset({"mixer_softmax", "mixer_sigmoid", "mixer_relu", "softcap"})
 """Nonlinear stages that need every T_ij by itself, so that T has to be written out."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Operand:
-    """What a mixer acts on; `ones` marks the value of ones that gives row sums."""
+    """What a mixer acts on."""
 
     node: Node
     type: Feature | Constant
-    ones: bool = False
 
 
 class Walk:
@@ -81,6 +83,8 @@ class Walk:
         self.inputs: dict[str, int] = {}
         self.needs: dict[int, int] = {}
         self.delays: dict[int, int] = {}
+        self.spans: dict[int, int] = {}
+        self._wanted: dict[Node, int] = {}
         self.pairs: dict[tuple[int, bool], int] = {}
         self.token = self.position = self.spectrum = self.triple = self.state = 0
         self.modal = 0, 0
@@ -260,7 +264,7 @@ class Walk:
         if mixer.op in ALGORITHMS:
             ids = ids[:-1]  # the last one is V
         c, *writers = (self._operand(i).type for i in ids)
-        heads = max(operand.type.heads, *(w.heads for w in writers))
+        heads = type_.heads if steps else max(operand.type.heads, *(w.heads for w in writers))
         n = max(c.channels, *(w.channels for w in writers))
         p = operand.type.channels + sums
         self.state += heads * n * p
@@ -307,14 +311,29 @@ class Walk:
         mixer = _mixer(self.values[id])
         type_ = apply_mixer(mixer, operand.type)
         causal = masked or mixer.causal
-        # A mask outside of a nonlinearity hides entries that softmax or normalize still has to see.
-        inside = window if mixer.linear else WHOLE
+        # A mask outside of softmax or normalize hides entries that these still have to see.
+        inside = WHOLE if self._sums_rows(id) else window
+        reach = min(window, self._reach(id))
+        self._wanted = {operand.node: reach}
         self._entries(id, inside, causal, True)
-        if not operand.ones:
-            reach = min(window, self._reach(id))
-            self._need(operand.node, reach)
-            self._pair(reach, causal, 2 * type_.heads * operand.type.channels)
+        self._pair(reach, causal, 2 * type_.heads * operand.type.channels)
+        # Rows of T and the value they meet have to be of one length.
+        span = max(self._wanted.values())
+        for node in self._wanted:
+            self._need(node, span)
+        self.spans[len(self.nodes)] = span
         return self._node(type_, ())
+
+    def _want(self, id: int, window: int) -> None:
+        node = self.nodes[id]
+        self._wanted[node] = max(window, self._wanted.get(node, 0))
+
+    def _sums_rows(self, id: int) -> bool:
+        """Whether a stage of the mixer sums over rows, so that it needs them whole."""
+        value = self.values[id]
+        return value.op in SUM_ROWS or any(
+            self._sums_rows(i) for i in value.inputs if isinstance(self.values[i].type, Mixer)
+        )
 
     def _reach(self, id: int) -> int:
         """The widest band of visible entries: masks narrow it, sums take the wider one."""
@@ -344,18 +363,19 @@ class Walk:
             case op if op in SEPARABLE:
                 parts, _ = self._parts(value)
                 for i in parts[1:] if first else parts:
-                    self._need(self.nodes[i], window)
+                    self._want(i, window)
                 channels = max(self._operand(i).type.channels for i in parts)
                 self._pair(window, causal, 2 * _mixer(value).heads * channels)
             case "diagonal":
                 if not first:
-                    self._need(self.nodes[inputs[0]], window)
+                    self._want(inputs[0], window)
             case "row_scale":
                 if not first:
-                    self._need(self.nodes[inputs[0]], window)
+                    self._want(inputs[0], window)
                 self._entries(inputs[1], window, causal, first)
             case "compose":
                 left, right = inputs
+                window = min(window, self._reach(id))
                 self._entries(left, window, causal, first)
                 if self.values[left].op == "diagonal":
                     self._entries(right, window, causal, first)
@@ -364,7 +384,10 @@ class Walk:
                     if self.values[right].op != "diagonal":
                         self.triple += 2 * _mixer(value).heads
             case "band":
-                self._entries(inputs[0], min(window, int(value.attribute("w"))), causal, first)
+                # Rows of earlier tokens reach further back than their band.
+                if first and not self._sums_rows(inputs[0]):
+                    window = min(window, int(value.attribute("w")))
+                self._entries(inputs[0], window, causal, first)
             case "toeplitz":
                 pass
             case _:

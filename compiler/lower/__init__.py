@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from starc.compiler.inventory import model_parameters
 from starc.compiler.ir import Model
-from starc.compiler.lower.backbone import lower_model
 from starc.compiler.lower.functions import Functions
+from starc.compiler.lower.model import lower_model
 from starc.compiler.options import VERSION
 from starc.compiler.plan import FilePlan
 

@@ -9,14 +9,17 @@ Owns: residual lines, repeats, loops, parallel branches, ties. Refuses: the insi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from starc.compiler.cost import CostModel
 from starc.compiler.ir import (
     STREAM,
+    FeatureRef,
     Layer,
     Loop,
     Model,
     Norm,
+    Operator,
     Parallel,
     Repeat,
     Residual,
@@ -25,13 +28,13 @@ from starc.compiler.ir import (
     streams_read,
     units,
 )
-from starc.compiler.lower.depth import depth_lines, gate_module, hyper_module
+from starc.compiler.lower.depth import gate_module, hyper_module
 from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.modules import norm_module
 from starc.compiler.lower.operator import Ambient, Lowered, OperatorLowering
 from starc.compiler.lower.residuals import FormulaLowering
 from starc.compiler.naming import Names
-from starc.compiler.plan import Line, ModelPlan, ModuleClass
+from starc.compiler.plan import Line, ModuleClass
 
 
 def class_names(model: Model, names: Names) -> dict[str, str]:
@@ -59,6 +62,8 @@ class Scope:
     """Arguments that come from outside: name -> type."""
     locals: dict[tuple[str, str], str] = field(default_factory=dict)
     """(unit path, feature) -> local variable, for units of this scope."""
+    cache: list[tuple[str, str]] = field(default_factory=list)
+    """(name, expression) of what its parts keep while decoding."""
 
 
 class Backbone:
@@ -68,6 +73,7 @@ class Backbone:
         self.model, self.functions = model, functions
         self.classes: list[ModuleClass] = []
         self.operators: dict[str, Lowered] = {}
+        """By path of the unit: units of one operator that keep the same have one class."""
         self._blocks: dict[ModuleClass, str] = {}
         self._variables: dict[tuple[str, str], str] = {}
         self._variable_names = Names(
@@ -75,16 +81,32 @@ class Backbone:
         )
         self._class_names = functions.names
         functions.function("module/unit", "Unit")
-        for operator_name, class_name in class_names(model, self._class_names).items():
-            lowering = OperatorLowering(
-                model.operator(operator_name), class_name, functions, model.context
-            )
-            self.operators[operator_name] = lowered = lowering.lower()
-            self.classes.append(lowered.module)
         self._units = {unit.path: unit for unit in units(model.layers)}
         self._names = {place.path: place.name for place in parallels(model.layers)}
         self._names |= {path: unit.name for path, unit in self._units.items()}
         self._streams = streams_read(model.layers)
+        self._costs = CostModel()
+        self._layouts = self._costs.layouts(model)
+        for operator_name, class_name in class_names(model, self._class_names).items():
+            self._lower_operator(model.operator(operator_name), class_name)
+
+    def _lower_operator(self, operator: Operator, class_name: str) -> None:
+        """The classes of an operator: one for each choice of what its units keep."""
+        made: dict[object, Lowered] = {}
+        profile = self._costs.profile(operator)
+        for path, unit in self._units.items():
+            if unit.operator != operator.name:
+                continue
+            layout = self._layouts[path]
+            choice = tuple(sorted(layout.kept.items())), layout.demanded, layout.offered
+            if choice not in made:
+                name = self._class_names.take(f"{class_name}Kept") if made else class_name
+                lowering = OperatorLowering(
+                    operator, name, self.functions, self.model.context, profile, layout
+                )
+                made[choice] = lowering.lower()
+                self.classes.append(made[choice].module)
+            self.operators[path] = made[choice]
 
     # --- layers ---------------------------------------------------------------------------------
 
@@ -173,7 +195,7 @@ class Backbone:
                 return self._repeated(layer, read, scope, f"{layer.name}_output")
 
     def _unit(self, unit: Unit, read: str, scope: Scope) -> str:
-        lowered = self.operators[unit.operator]
+        lowered = self.operators[unit.path]
         scope.init.append(Line(f"self.{unit.name} = {lowered.module.name}()"))
         sources = dict(unit.inputs)
         arguments = []
@@ -181,10 +203,12 @@ class Backbone:
             if feature == "x":
                 arguments.append(read)
             else:
-                ref = sources[feature]
-                arguments.append(self._feature(ref.unit, ref.name, scope))
+                arguments.append(self._input(unit, feature, sources[feature], scope))
         for ambient in lowered.ambient:
             arguments.append(self._ambient(ambient, scope))
+        if lowered.keeps:
+            arguments.append(f'cache and cache["{unit.name}"]')
+            scope.cache.append((unit.name, _empty(f"self.{unit.name}")))
         call = f"self.{unit.name}({', '.join(arguments)})"
         if len(lowered.outputs) == 1:
             return call
@@ -193,6 +217,18 @@ class Backbone:
             scope.locals[unit.path, name] = target
         scope.lines.append(Line(f"{', '.join(targets)} = {call}"))
         return targets[0]
+
+    def _input(self, unit: Unit, name: str, ref: FeatureRef, scope: Scope) -> str:
+        """A feature of another unit: all tokens that are kept where the reader asks for them."""
+        local = self._feature(ref.unit, ref.name, scope)
+        source = self._layouts.get(ref.unit)
+        if (
+            source
+            and ref.name in dict(source.offered)
+            and name not in dict(self._layouts[unit.path].demanded)
+        ):
+            return f"{local}[:, -x.shape[1] :]"
+        return local
 
     def _feature(self, path: str, name: str, scope: Scope) -> str:
         if (path, name) in scope.locals:
@@ -255,7 +291,7 @@ class Backbone:
 
     def _wrapped(self, branch: Layer, read: str, scope: Scope, target: str) -> str:
         """A branch with a residual scheme of its own, computed on a copy of the stream's name."""
-        inner = Scope(scope.path, scope.init, [], scope.needs, scope.locals)
+        inner = Scope(scope.path, scope.init, [], scope.needs, scope.locals, scope.cache)
         self.layers((branch,), inner)
         for line in inner.lines:
             renamed = re.sub(r"(?<!\.)\bx\b", target, line.text)  # not the attribute self.x
@@ -268,26 +304,28 @@ class Backbone:
 
     def _repeat(self, repeat: Repeat, scope: Scope) -> None:
         arguments = self._block_list(repeat, scope)
-        if arguments is None:
-            return
-        variable = "block" if repeat.name == "blocks" else f"{repeat.name}_block"
-        call = ", ".join(["x", *arguments])
-        scope.lines.append(
-            Line(f"for {variable} in self.{repeat.name}:\n    x = {variable}({call})")
-        )
+        if arguments is not None:
+            scope.lines.append(_apply_blocks(repeat.name, "x", arguments))
 
     def _loop(self, loop: Loop, scope: Scope, target: str) -> None:
         inner = Scope("")
         self.layers(loop.body, inner)
-        made = self._body_class("Loop", _LOOP_DOC, inner, [Line(f"self.times = {loop.times}")])
+        made = self._body_class(
+            "Loop", _LOOP_DOC, inner, bool(inner.cache), [Line(f"self.times = {loop.times}")]
+        )
         scope.init.append(Line(f"self.{loop.name} = {made}()"))
         for name, type_ in inner.needs.items():
             self._pass_on(name, type_, scope)
-        call = ", ".join([target, *inner.needs])
+        arguments = [target, *inner.needs]
+        index = "_"
+        if inner.cache:
+            index = "i"
+            arguments.append(f'cache and cache["{loop.name}"][i]')
+            one = _empty(f"self.{loop.name}")
+            scope.cache.append((loop.name, f"[{one} for _ in range(self.{loop.name}.times)]"))
+        call = f"self.{loop.name}({', '.join(arguments)})"
         scope.lines.append(
-            Line(
-                f"for _ in range(self.{loop.name}.times):\n    {target} = self.{loop.name}({call})"
-            )
+            Line(f"for {index} in range(self.{loop.name}.times):\n    {target} = {call}")
         )
 
     def _repeated(self, layer: Repeat | Loop, read: str, scope: Scope, target: str) -> str:
@@ -299,10 +337,7 @@ class Backbone:
             arguments = self._block_list(layer, scope)
             if arguments is None:
                 return read
-            call = ", ".join([target, *arguments])
-            scope.lines.append(
-                Line(f"for block in self.{layer.name}:\n    {target} = block({call})")
-            )
+            scope.lines.append(_apply_blocks(layer.name, target, arguments))
         scope.lines.insert(before, Line(f"{target} = {read}"))
         return target
 
@@ -320,9 +355,10 @@ class Backbone:
         if not inners:
             return None
         made: list[str] = []
+        keeps = any(inner.cache for inner in inners)
         for inner in inners:
             inner.needs = needs  # all are called alike, though some may not use everything
-            made.append(self._body_class("Block", _BLOCK_DOC, inner))
+            made.append(self._body_class("Block", _BLOCK_DOC, inner, keeps))
         for name, type_ in needs.items():
             self._pass_on(name, type_, scope)
         if len(set(made)) == 1:
@@ -330,31 +366,40 @@ class Backbone:
         else:
             blocks = f"[{', '.join(f'{name}()' for name in made)}]"
         scope.init.append(Line(f"self.{repeat.name} = nn.ModuleList({blocks})"))
-        return list(needs)
+        if not keeps:
+            return list(needs)
+        one = _empty("block")
+        scope.cache.append((repeat.name, f"[{one} for block in self.{repeat.name}]"))
+        return [*needs, f'cache and cache["{repeat.name}"][i]']
 
     def _pass_on(self, name: str, type_: str, scope: Scope) -> None:
         if name not in scope.locals.values():
             scope.needs[name] = type_
 
     def _body_class(
-        self, wanted: str, doc: tuple[str, ...], inner: Scope, init: list[Line] | None = None
+        self,
+        wanted: str,
+        doc: tuple[str, ...],
+        inner: Scope,
+        keeps: bool,
+        init: list[Line] | None = None,
     ) -> str:
         """The class of a body; bodies that say the same have one."""
-        arguments = ("x: Tensor", *(f"{n}: {t}" for n, t in inner.needs.items()))
+        arguments = ["x: Tensor", *(f"{n}: {t}" for n, t in inner.needs.items())]
+        if keeps:
+            arguments.append("cache: dict | None = None")
         block = ModuleClass(
             "",
             doc,
             (*(init or ()), *inner.init),
-            arguments,
+            tuple(arguments),
             tuple(inner.lines),
             "x",
+            cache=tuple(inner.cache) if keeps else None,
         )
         if block not in self._blocks:
-            name = self._class_names.take(wanted)
-            self._blocks[block] = name
-            self.classes.append(
-                ModuleClass(name, block.doc, block.init, arguments, block.forward, "x")
-            )
+            self._blocks[block] = name = self._class_names.take(wanted)
+            self.classes.append(replace(block, name=name))
         return self._blocks[block]
 
     # --- ties -----------------------------------------------------------------------------------
@@ -373,6 +418,19 @@ class Backbone:
                 for name in [module] if whole else tied:
                     found[_tie(unit.path, source, name)] = None
         return [Line(text) for text in found]
+
+
+def _empty(part: str) -> str:
+    return f"{part}.init_cache(batch, length, like)"
+
+
+def _apply_blocks(name: str, target: str, arguments: list[str]) -> Line:
+    """A pass through all blocks of a repeat, numbered where each has a cache of its own."""
+    variable = "block" if name == "blocks" else f"{name}_block"
+    each = f"for {variable} in self.{name}"
+    if any("[i]" in argument for argument in arguments):
+        each = f"for i, {variable} in enumerate(self.{name})"
+    return Line(f"{each}:\n    {target} = {variable}({', '.join([target, *arguments])})")
 
 
 def _rewrites(layer: Layer) -> bool:
@@ -412,82 +470,3 @@ def fold_iterations(lines: list[Line], counts: dict[str, int]) -> list[Line]:
         else:
             result += [Line(text) for _, text in entries]
     return result
-
-
-def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, ...], ModelPlan]:
-    """The classes of a model's file, operators first, and the plan of Model itself."""
-    backbone = Backbone(model, functions)
-    scope = Scope("")
-    backbone.layers(model.layers, scope)
-    counts = {r.name: len(r.bodies) for r in model.layers if isinstance(r, Repeat)}
-    before, after, logits, init_after = _ends(model, functions, backbone)
-    ambient = {a.name: a for o in backbone.operators.values() for a in o.ambient}
-    tables = [
-        Line(f"{a.name} = {a.function}(tokens.shape[1], x.device)" if a.function else "e = x")
-        for name, a in ambient.items()
-        if name in scope.needs and name not in ("tokens", "losses")
-    ]
-    along = depth_lines(model, functions)
-    ties = fold_iterations(backbone.ties(), counts)
-    plan = ModelPlan(
-        doc=tuple((model.doc or "").splitlines()),
-        init=(*before[0], *scope.init, *along.init, *init_after, *ties, *_dtype(model)),
-        forward=(*before[1], *tables, *along.before, *scope.lines, *along.after, *after),
-        logits=logits,
-        width=model.width,
-        vocab=model.vocab,
-        losses="losses" in scope.needs,
-    )
-    return (*functions.experts, *backbone.classes), plan
-
-
-def _dtype(model: Model) -> list[Line]:
-    return [] if model.dtype == "float32" else [Line(f"self.to(torch.{model.dtype})")]
-
-
-def _ends(
-    model: Model, functions: Functions, backbone: Backbone
-) -> tuple[tuple[list[Line], list[Line]], list[Line], str, list[Line]]:
-    """What stands before and after the units: embedding, position, final norm, read-out."""
-    vocab, width = model.vocab, model.width
-    init = [Line(f"self.embedding = embedding({vocab}, {width})")]
-    functions.function("module/embedding", "embedding")
-    forward = [Line("x = self.embedding(tokens)", f"(B, T, {width})")]
-    if model.embedding.scale != 1:
-        forward[0] = Line(
-            f"x = self.embedding(tokens) * {model.embedding.scale!r}", f"(B, T, {width})"
-        )
-    if model.embedding.norm:
-        made = norm_module(
-            model.embedding.norm.op, 1, width, model.embedding.norm.attributes, functions
-        )
-        init.append(Line(f"self.embedding_norm = {made}"))
-        forward.append(Line("x = self.embedding_norm(x)"))
-    if model.position == "learned":
-        init.append(Line(f"self.position = embedding({model.context}, {width})"))
-        forward.append(Line("x = x + self.position.weight[: tokens.shape[1]]"))
-    elif model.position == "sinusoidal":
-        name = functions.function("sinusoidal", width=width)
-        forward.append(Line(f"x = x + {name}(tokens.shape[1], x.device).to(x.dtype)"))
-    after: list[Line] = []
-    last: list[Line] = []
-    if model.final_norm:
-        made = norm_module(model.final_norm.op, 1, width, model.final_norm.attributes, functions)
-        last.append(Line(f"self.final_norm = {made}"))
-        after.append(Line("x = self.final_norm(x)"))
-    functions.function("module/linear", "linear")
-    bias = ", bias=True" if model.head.bias else ""
-    last.append(Line(f"self.head = linear({width}, {vocab}, std=0.02{bias})"))
-    if model.embedding.tied:
-        last.append(Line("self.head.weight = self.embedding.weight"))
-    logits = "self.head(x)"
-    if model.head.scale != 1:
-        logits = f"{logits} * {model.head.scale!r}"
-    if model.head.softcap:
-        cap = repr(model.head.softcap)
-        logits = (
-            f"{cap} * torch.tanh({logits} / {cap})"
-            if model.head.scale == 1
-            else f"{cap} * torch.tanh(({logits}) / {cap})"
-        )
-    return (init, forward), after, logits, last

@@ -58,6 +58,7 @@ class Matrix:
 def apply(o: OperatorLowering, value: Value) -> Text:
     """T @ V with T written out."""
     mixer, v = value.inputs
+    o.look_back(v, o.past.profile.spans[o.values.index(value)])
     matrix = _clean(o, _matrix(o, mixer, False))
     assert isinstance(value.type, Feature)
     own = _heads(o.history(v), o.type(v).heads, value.type.heads)

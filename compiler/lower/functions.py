@@ -16,9 +16,9 @@ from starc.compiler.support import NAMES as SUPPORT_NAMES
 PYTHON_NAMES = frozenset(
     """torch nn F math os Tensor self x super tokens targets logits Model main DIGEST CONFIG SOURCE
     losses KERNELS define_op save_inputs common_dtype as_rows causal_filter annotations
-    checkpoint range len min max int
-    float bool str tuple list dict set print sum zip hasattr getattr
-    getattr isinstance any all type SystemExit object property staticmethod ImportError tl
+    checkpoint range len min max int float bool str tuple list dict set print sum zip hasattr
+    getattr isinstance any all type SystemExit enumerate ValueError Iterator
+    cache start batch like object property staticmethod ImportError tl
     triton""".split()
 )
 """Names with a meaning of their own in generated code."""
@@ -28,6 +28,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     signed_recurrence delta_recurrence dplr_recurrence read_before transition_matrix scan
     short_convolution depthwise_convolution long_convolution
     rotary_tables rotate l2norm shift visible diagonal_matrix
+    seen History Window Delay Cache draw
     implicit_filter semi_separable_matrix toeplitz_matrix linear embedding sinusoidal rope
     headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear
     GroupedLinear HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter

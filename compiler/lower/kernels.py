@@ -11,6 +11,7 @@ from starc.compiler.ir import Value
 from starc.compiler.kernel_plan import GatedConvolution, GatedProduct
 from starc.compiler.lower import text
 from starc.compiler.lower.text import Text
+from starc.compiler.plan import Line
 
 if TYPE_CHECKING:
     from starc.compiler.lower.operator import OperatorLowering
@@ -84,4 +85,36 @@ def gated_convolution(o: OperatorLowering, value: Value) -> Text:
     if limit < filter_.length:
         taps = Text(f"{taps.atom}[:, :{limit}]")
     packed = operands if source is None else [source]
-    return text.call(o.functions.kernel(plan), *(o.texts[i] for i in packed), taps)
+    whole = text.call(o.functions.kernel(plan), *(o.texts[i] for i in packed), taps)
+    return _or_steps(o, value, whole, taps, source)
+
+
+def _or_steps(
+    o: OperatorLowering, value: Value, whole: Text, taps: Text, source: int | None
+) -> Text:
+    """The kernel for whole sequences, plain PyTorch behind a cache of gated values."""
+    _, *operands = value.inputs
+    steps = value.attribute("taps") - 1
+    if not steps:
+        return whole
+    names = [o.texts[i].atom for i in operands]
+    split = ""
+    if source is not None:
+        names = [o.fresh(o.values[i].name or o.destiny(i) or "part") for i in operands]
+        names = [o.local(f"{n}_part" if names.count(n) > 1 else n) for n in names]
+        sizes = ", ".join(str(o.width(i)) for i in operands)
+        split = f"    {', '.join(names)} = {o.texts[source].atom}.split(({sizes}), dim=-1)\n"
+    gate = names.pop(0) if value.attribute("output_gate") else ""
+    wanted = value.name or o.destiny(o.values.index(value)) or "V"
+    entry = o.past.keep(wanted, "Delay", steps, o.width(operands[-1]))
+    inner = f'cache["{entry}"].extend({" * ".join(names)})'
+    function = o.functions.function("short_convolution")
+    result = f"{function}({taps.atom}.t(), {inner}, {o.length})"
+    local = o.local(o.fresh(value.name or "convolved"))
+    o.lines.append(
+        Line(
+            f"if cache is None:\n    {local} = {whole.code}\nelse:\n{split}"
+            f"    {local} = {f'{gate} * ' if gate else ''}{result}"
+        )
+    )
+    return Text(local)

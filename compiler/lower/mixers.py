@@ -13,6 +13,7 @@ from starc.compiler.lower import text, transitions
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import MixerPlan
 from starc.compiler.types import Feature, Mixer, lanes_of
+from starc.compiler.work import WHOLE
 
 if TYPE_CHECKING:
     from starc.compiler.lower.operator import OperatorLowering
@@ -40,6 +41,13 @@ def _scores(o: OperatorLowering, value: Value) -> Text:
         floor=None if floor is None else float(floor),
         band=attributes.get("band", 0),
     )
+    if value.op == "linear_attention":
+        operands = (o.tokens(c, channels), o.tokens(b, channels), o.tokens(v))
+        state = o.past.state(
+            max(plan.b_heads, plan.v_heads), channels, plan.v_channels + (floor is not None)
+        )
+        return o.own_layout(text.call(o.functions.mixer(plan), *operands, state), value.type)
+    o.look_back(v, plan.band or WHOLE)
     operands = (o.tokens(c, channels), o.history(b, channels), o.history(v))
     return o.own_layout(text.call(o.functions.mixer(plan), *operands), value.type)
 
@@ -54,7 +62,7 @@ def taps(o: OperatorLowering, kernel: int, v: int, limit: int | None) -> Text:
     filter_, type_ = o.filter(kernel), o.type(v)
     heads, channels = lanes_of(Mixer(filter_.lanes, flat=True), type_.heads, type_.channels)
     if filter_.length is None:
-        length = f"{o.reference}.shape[1]"
+        length = o.columns
         shown = f"min({length}, {limit})" if limit else length
         rows = text.call(f"{o.texts[kernel].code}", shown)
     else:
@@ -71,13 +79,16 @@ def taps(o: OperatorLowering, kernel: int, v: int, limit: int | None) -> Text:
 
 def _convolution(o: OperatorLowering, value: Value) -> Text:
     kernel, v = value.inputs
+    if o.filter(kernel).length is None:
+        o.look_back(v, value.attribute("taps") or WHOLE)
+        seen = o.past.history(v, o.span)
+    else:
+        seen = o.past.delayed(v)
     rows = taps(o, kernel, v, value.attribute("taps"))
-    if value.op == "long_convolution" and o.filter(kernel).length is not None:
-        rows = Text(f"{rows.atom}[: {o.reference}.shape[1]]")
     few = value.attribute("taps") is None or value.attribute("taps") < MANY_TAPS
     many = value.op == "short_convolution" and not few
     name = o.functions.function("depthwise_convolution" if many else value.op)
-    return text.call(name, rows, o.texts[v])
+    return text.call(name, rows, seen, o.length)
 
 
 def _modal(o: OperatorLowering, value: Value) -> Text:

@@ -102,10 +102,10 @@ def _conv(o: OperatorLowering, value: Value) -> Text:
         options.append("bias=True")
     sizes = ", ".join([str(channels), str(value.attribute("k")), *options])
     o.init.append(Line(f"self.{name} = {made}({sizes})"))
-    own = o.texts[value.inputs[0]]
+    own = o.past.delayed(value.inputs[0])
     if type_.heads == 1:
-        return text.call(f"self.{name}", own)
-    flat = text.call(f"self.{name}", text.method(own, "flatten", "-2"))
+        return text.call(f"self.{name}", own, o.length)
+    flat = text.call(f"self.{name}", text.method(own, "flatten", "-2"), o.length)
     return text.method(flat, "unflatten", "-1", f"({type_.heads}, {type_.channels})")
 
 
@@ -212,10 +212,14 @@ def _rope(o: OperatorLowering, value: Value) -> Text:
         "rotary_tables", theta=theta, dims=dims, scaling=scaling, attention=_attention(scaling)
     )
     name = tables.replace("rotary_tables", "rope")
-    o.ambient[name] = Ambient(tables, name)
+    whole = o.in_past is not None
+    if whole:
+        name = name.replace("rope", "whole_rope")
+    o.ambient[name] = Ambient(tables, name, whole)
     rest = 0 if dims == type_.channels else dims
     rotate = o.functions.function("rotate", dims=rest, pairs=value.attribute("pairs"))
-    return o.own_layout(text.call(rotate, o.tokens(value.inputs[0]), f"*{name}"), value.type)
+    last = f"(table[-{o.reference}.shape[1] :] for table in {name})" if whole else name
+    return o.own_layout(text.call(rotate, o.tokens(value.inputs[0]), f"*{last}"), value.type)
 
 
 def _of_the_token(o: OperatorLowering, value: Value) -> Text:
@@ -238,9 +242,8 @@ def _of_the_token(o: OperatorLowering, value: Value) -> Text:
 
 
 def _shift(o: OperatorLowering, value: Value) -> Text:
-    return text.call(
-        o.functions.function("shift"), o.texts[value.inputs[0]], str(value.attribute("k"))
-    )
+    seen, k = o.past.delayed(value.inputs[0]), str(value.attribute("k"))
+    return text.call(o.functions.function("shift"), seen, k, o.length)
 
 
 def _implicit(o: OperatorLowering, value: Value) -> Text:

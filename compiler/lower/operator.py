@@ -17,10 +17,13 @@ from starc.compiler import catalog
 from starc.compiler.ir import Operator, Parameter, Value
 from starc.compiler.lower import dense, kernels, maps, mixers, modules, routing, text
 from starc.compiler.lower.functions import Functions, is_reserved
+from starc.compiler.lower.past import Past
 from starc.compiler.lower.text import Text
 from starc.compiler.naming import identifier
 from starc.compiler.plan import Line, ModuleClass
+from starc.compiler.profile import Layout, Profile
 from starc.compiler.types import Constant, Feature, Filter, Type
+from starc.compiler.work import WHOLE
 from starc.grammar.errors import InternalError
 
 LONG_EXPRESSION = 64
@@ -39,25 +42,34 @@ class Ambient:
 
     function: str
     name: str
+    whole: bool = False
+    """Whether it reaches back to the first token."""
     type: str = "tuple[Tensor, Tensor]"
 
 
 @dataclass(frozen=True)
 class Lowered:
     """An operator's class, and the arguments of its forward: features by name, then ambient
-    values."""
+    values, then its cache if it `keeps` anything."""
 
     module: ModuleClass
     features: tuple[str, ...]
     ambient: tuple[Ambient, ...]
     outputs: tuple[str, ...]
+    keeps: bool
 
 
 class OperatorLowering:
     """Lowers one operator. The methods that others call give texts for values in wanted layouts."""
 
     def __init__(
-        self, operator: Operator, class_name: str, functions: Functions, context: int
+        self,
+        operator: Operator,
+        class_name: str,
+        functions: Functions,
+        context: int,
+        profile: Profile,
+        layout: Layout,
     ) -> None:
         self.operator, self.functions, self.context = operator, functions, context
         self.class_name = class_name
@@ -78,25 +90,37 @@ class OperatorLowering:
                 self._readers.setdefault(i, []).append(id)
         self._locals: dict[str, str] = {}
         self._taken: set[str] = {"e", "index"}  # arguments of forward
+        self.past = Past(self, profile, layout)
+        self.in_past: Text | None = None
+        """While a value is lowered for all tokens that are kept: one of its operands."""
+        self.span = WHOLE
+        self.columns = ""
+        """While a mixer is lowered: how many tokens back it reaches, and how many those are at a
+        call, S."""
 
     # --- the walk -------------------------------------------------------------------------------
 
     def lower(self) -> Lowered:
-        inputs = self.operator.inputs
-        names = [self.local(name) for name, _ in inputs] or ["x"]  # tells the number of tokens
-        for (_, id), name in zip(inputs, names, strict=False):
-            self.texts[id] = Text(name)
-        results = {id for _, id in self.operator.outputs}
+        features, names = self._inputs()
         for id, value in enumerate(self.values):
             if id not in self.texts:
-                self._lower(id, value, id in results)
-        returned = [self.texts[id].code for _, id in self.operator.outputs]
+                if id in self.past.long:
+                    self.past.lower_long(id, value)
+                else:
+                    self.lower_value(id, value)
+        returned = [
+            (self.past.history(id) if name in self.past.offered else self.texts[id]).code
+            for name, id in self.operator.outputs
+        ]
         result = (
             "Tensor" if len(returned) == 1 else f"tuple[{', '.join(['Tensor'] * len(returned))}]"
         )
         ambient = tuple(self.ambient.values())
         arguments = [f"{n}: Tensor" for n in names]
         arguments += [f"{a.name}: {a.type}" for a in ambient]
+        entries = self.past.entries
+        if entries:
+            arguments.append("cache: dict | None = None")
         module = ModuleClass(
             self.class_name,
             self._doc(),
@@ -106,19 +130,33 @@ class OperatorLowering:
             ", ".join(returned),
             result,
             base="Unit",
+            cache=tuple((entry.name, entry.make) for entry in entries) or None,
         )
-        features = tuple(name for name, _ in inputs) or ("x",)
-        return Lowered(module, features, ambient, tuple(n for n, _ in self.operator.outputs))
+        outputs = tuple(name for name, _ in self.operator.outputs)
+        return Lowered(module, features, ambient, outputs, bool(entries))
+
+    def _inputs(self) -> tuple[tuple[str, ...], list[str]]:
+        """The features that forward takes and their locals; one of them has the new tokens only."""
+        inputs = self.operator.inputs
+        features = tuple(name for name, _ in inputs)
+        if all(name in self.past.given for name in features):  # or there are none
+            features = ("x", *features)
+        self.new_tokens = self.local(next(n for n in features if n not in self.past.given))
+        for name, id in inputs:
+            self.texts[id] = self.past.receive(id, name, Text(self.local(name)))
+        return features, [self.local(name) for name in features]
 
     def _doc(self) -> tuple[str, ...]:
         arguments = ", ".join(f"{k} = {text.number(v)}" for k, v in self.operator.arguments)
         first = f"{self.operator.source_name}({arguments})"
         return (first, *((self.operator.doc or "").splitlines()))
 
-    def _lower(self, id: int, value: Value, is_result: bool) -> None:
+    def lower_value(self, id: int, value: Value) -> None:
+        """Give a value its text, with the statements that stand before it."""
         if self._split(id, value):
             return
         result = self._text(id, value)
+        is_result = any(id == output for _, output in self.operator.outputs)
         alone = self.uses[id] == 1 and not value.name
         trivial = value.op in ("number", "param", "explicit", "implicit", "ssm", "slice")
         if isinstance(value.type, Feature | Constant) and not (trivial and len(result.code) < 24):
@@ -275,9 +313,14 @@ class OperatorLowering:
 
     @property
     def reference(self) -> str:
-        """A local whose first axes are (B, T)."""
-        inputs = self.operator.inputs
-        return self.texts[inputs[0][1]].code if inputs else "x"
+        """A text whose first axes are those of the value that is being lowered: (B, T), or (B, S)
+        for all tokens that are kept."""
+        return self.in_past.atom if self.in_past else self.new_tokens
+
+    @property
+    def length(self) -> str:
+        """The number of new tokens, T."""
+        return f"{self.new_tokens}.shape[1]"
 
     def tensor(self, id: int) -> Text:
         """A value as a tensor even where it is a literal."""
@@ -306,17 +349,29 @@ class OperatorLowering:
         Mixers read what stands on their right, V, B and A, as a history, and rows (C, gates) of
         the new tokens only.
         """
-        return self.tokens(id, channels)
+        if isinstance(self.type(id), Constant):
+            wanted = channels or self.type(id).channels
+            shape = f"{self.reference}.shape[0], {self.columns}, {self.type(id).heads}, {wanted}"
+            return text.method(self.tensor(id), "expand", shape)
+        new, self.texts[id] = self.texts[id], self.past.history(id, self.span)
+        result = self.tokens(id, channels)
+        self.texts[id] = new
+        return result
+
+    def look_back(self, id: int, span: int = WHOLE) -> None:
+        """Begin a mixer that reads a value, and others, of up to `span` tokens."""
+        self.span = span
+        if isinstance(self.type(id), Feature):
+            self.columns = f"{self.past.history(id, span).atom}.shape[1]"
+            return
+        self.ambient["start"] = Ambient("", "start", type="int")
+        before = "start" if span == WHOLE else f"min(start, {span - 1})"
+        self.columns = f"{before} + {self.length}"
 
     @property
     def rows(self) -> str:
         """The number of new tokens."""
-        return f"{self.reference}.shape[1]"
-
-    @property
-    def columns(self) -> str:
-        """The number of all tokens at hand, S."""
-        return self.rows
+        return self.length
 
     def own_layout(self, result: Text, type_: Type) -> Text:
         """(B, T, H, D) as values are kept: no head axis when there is one head."""

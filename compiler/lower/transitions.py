@@ -39,10 +39,14 @@ def apply(o: OperatorLowering, value: Value) -> Text:
     plan, operands = _prepare(_Reader(o, value, value.op, o.tokens, o.tokens), parts, v)
     function = o.functions.mixer(plan)
     operands.append(o.tokens(v))
+    writers = max(plan.a_heads, plan.b_heads, plan.v_heads)
+    heads = plan.heads if value.op in ("delta_recurrence", "dplr_recurrence") else writers
+    state = o.past.state(heads, plan.channels, plan.v_channels + (plan.floor is not None))
     if value.attribute("read") == "before":
-        result = text.call(o.functions.function("read_before"), function, *operands)
+        name = o.functions.function("read_before")
+        result = text.call(name, function, *operands, f"state={state}")
     else:
-        result = text.call(function, *operands)
+        result = text.call(function, *operands, state)
     assert isinstance(value.type, Feature)
     return o.own_layout(result, value.type)
 

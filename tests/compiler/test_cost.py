@@ -163,7 +163,13 @@ STATE = {
         "T = low_rank(x |> dense(8), x |> dense(8)) |> causal |> sigmoid |> band(16)"
         "  y = T @ (x |> dense(width))",
         0,
-        8 * L + D * 16,
+        (8 + D) * 16,
+    ),
+    "band after a softmax": (
+        "T = low_rank(x |> dense(8), x |> dense(8)) |> causal |> softmax |> band(16)"
+        "  y = T @ (x |> dense(width))",
+        0,
+        (8 + D) * L,
     ),
     "banded, linear": (
         "T = low_rank(x |> dense(8), x |> dense(8)) |> causal |> band(16)"

@@ -52,7 +52,7 @@ class Compiled:
 
     def network(self, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
         """The generated module with the given parameters of the program."""
-        network = self.module.Model().to(dtype)
+        network = self.module.Model().to(dtype).eval()  # noise of routers is for training
         own = dict(network.named_parameters()) | dict(network.named_buffers())
         stacks = unfused_names(self.final)
         with torch.no_grad():

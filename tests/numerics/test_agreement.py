@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.numerics.agreement import build, check_agreement
+from tests.numerics.decoding import check_decoding
 
 LENGTHS = (1, 2, 63, 130)
 
@@ -179,6 +180,7 @@ def test_mixer(name: str) -> None:
     )
     check_agreement(compiled, LENGTHS)
     check_agreement(compiled, (65,), torch.float32)
+    check_decoding(compiled)
 
 
 @pytest.mark.parametrize("unit", LIBRARY)
@@ -187,6 +189,7 @@ def test_library(unit: str) -> None:
     compiled = build(program(call, f"use std.{use}", width=16))
     check_agreement(compiled, LENGTHS)
     check_agreement(compiled, (65,), torch.float32)
+    check_decoding(compiled)
     check_agreement(compiled, (65,), torch.bfloat16)
 
 
@@ -194,18 +197,25 @@ def test_library(unit: str) -> None:
 def test_example(path: Path) -> None:
     compiled = build(path.read_text("utf-8"), width=64, vocab=61, context=20)
     check_agreement(compiled, (1, 19))
+    check_decoding(compiled)
 
 
 @pytest.mark.parametrize("name", WIRING)
 def test_wiring(name: str) -> None:
-    check_agreement(build(program(WIRING[name], UNITS)), (1, 5))
+    compiled = build(program(WIRING[name], UNITS))
+    check_agreement(compiled, (1, 5))
+    check_decoding(compiled)
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_spelling(name: str) -> None:
-    check_agreement(build(program("F()", f"operator F() {{ {SPELLINGS[name]} }}")), (1, 5))
+    compiled = build(program("F()", f"operator F() {{ {SPELLINGS[name]} }}"))
+    check_agreement(compiled, (1, 5))
+    check_decoding(compiled)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings(name: str) -> None:
-    check_agreement(build(program("f() g()", UNITS, SETTINGS[name])), (1, 5, 131))
+    compiled = build(program("f() g()", UNITS, SETTINGS[name]))
+    check_agreement(compiled, (1, 5, 131))
+    check_decoding(compiled)

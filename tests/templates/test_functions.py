@@ -52,8 +52,10 @@ def test_convolutions(length: int, trailing: tuple[tuple[int, ...], tuple[int, .
     want = torch.stack(rows, dim=1)
     for name in ("short_convolution", "depthwise_convolution", "long_convolution"):
         f = function(name)
-        same(f(k, v), want, k, v)
-        assert f(k, v.bfloat16()).dtype == torch.bfloat16
+        same(f(k, v, length), want, k, v)
+        for last in {1, length // 2 or 1}:
+            torch.testing.assert_close(f(k, v, last), want[:, -last:])
+        assert f(k, v.bfloat16(), length).dtype == torch.bfloat16
 
 
 @pytest.mark.filterwarnings(
@@ -92,7 +94,9 @@ def test_rotary_encoding_turns_pairs_as_complex_numbers(dims: int, pairs: str):
 def test_shift(k: int):
     x = randn(2, 63, 3, 4).requires_grad_()
     want = torch.cat((torch.zeros(2, k, 3, 4, dtype=x.dtype), x), dim=1)[:, :63]
-    same(function("shift")(x, k), want, x)
+    same(function("shift")(x, k, 63), want, x)
+    if k < 63:
+        torch.testing.assert_close(function("shift")(x, k, 63 - k), want[:, k:])
 
 
 def test_l2norm():
