@@ -14,6 +14,7 @@ from starc.compiler.lower.functions import Functions
 from starc.compiler.lower.operator import OperatorLowering
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line
+from starc.compiler.profile import profile_operator
 from starc.compiler.residuals import NORMS
 
 
@@ -32,7 +33,8 @@ class FormulaLowering(OperatorLowering):
         lines: list[Line],
         branch: Callable[[str], str],
     ) -> None:
-        super().__init__(_named(formula, unit), "", functions, context=0)
+        profile = profile_operator(formula)
+        super().__init__(_named(formula, unit), "", functions, 0, profile, profile.layout({}))
         self.init, self.lines, self._branch = init, lines, branch
 
     def run(self) -> None:
@@ -40,10 +42,11 @@ class FormulaLowering(OperatorLowering):
         for _, id in self.operator.inputs:
             self.texts[id] = Text("x")
         self._taken.add("x")
+        self.new_tokens = "x"
         y = self.operator.outputs[0][1]
         for id, value in enumerate(self.values):
             if id not in self.texts:
-                self._lower(id, value, id == y)
+                self.lower_value(id, value)
         self.lines.append(Line(f"x = {self.texts[y].code}"))
 
     def _wish(self, id: int) -> str:
