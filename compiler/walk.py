@@ -37,6 +37,7 @@ RESHAPES = frozenset({"heads", "merge"})
 ALGORITHMS = frozenset(
     """attention banded_attention linear_attention scalar_recurrence diagonal_recurrence
     signed_recurrence delta_recurrence dplr_recurrence scan short_convolution long_convolution
+    modal_convolution
     gated_convolution""".split()
 )
 """What `select` puts in the place of `apply`: the profile of a model is the same before and

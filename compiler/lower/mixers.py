@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from starc.compiler.catalog.filters import modes
 from starc.compiler.ir import Value
 from starc.compiler.lower import text, transitions
 from starc.compiler.lower.text import Text
@@ -97,7 +98,10 @@ def _modal(o: OperatorLowering, value: Value) -> Text:
         o.functions.function(helper)
     name = o.functions.function("modal_convolution")
     own = o.texts[v] if isinstance(o.type(v), Feature) else o.own_layout(o.tokens(v), value.type)
-    return text.call(name, o.texts[kernel], own)
+    type_, attributes = o.type(v), dict(o.values[kernel].attributes)
+    parts = 1 if attributes["init"] == "real" else 2
+    state = o.past.state(type_.heads * type_.channels, modes(attributes), parts)
+    return text.call(name, o.texts[kernel], own, state)
 
 
 LOWERINGS: dict[str, Callable[[OperatorLowering, Value], Text]] = {

@@ -14,6 +14,7 @@ from starc.compiler.lower import text
 from starc.compiler.lower.modules import Lowering, module_name
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line
+from starc.compiler.profile import profile_operator
 
 if TYPE_CHECKING:
     from starc.compiler.lower.operator import OperatorLowering
@@ -72,7 +73,9 @@ def _class(o: OperatorLowering, expert: Operator) -> tuple[str, tuple[str, ...]]
     """The class of an expert, and the features that its forward takes."""
     from starc.compiler.lower.operator import OperatorLowering
 
-    lowered = OperatorLowering(expert, "", o.functions, o.context).lower()
+    profile = profile_operator(expert)
+    layout = profile.layout({})
+    lowered = OperatorLowering(expert, "", o.functions, o.context, profile, layout).lower()
     words = re.split(r"_+", expert.name)
     wanted = "".join(w[:1].upper() + w[1:] for w in words if w) + "Expert"
     return o.functions.expert(lowered.module, wanted), lowered.features
