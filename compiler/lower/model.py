@@ -29,13 +29,13 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
         for name, a in ambient.items()
         if name in scope.needs and name not in ("tokens", "start", "losses")
     ]
+    along = depth_lines(model, functions)
     advance = Line("start = 0 if cache is None else cache.advance(tokens.shape[1])")
     later = (*before[1], *tables, *along.before, *scope.lines, *along.after)
     if not any(re.search(r"\bstart\b", line.text) for line in later):
         advance = Line("if cache is not None:\n    cache.advance(tokens.shape[1])")
     functions.function("Cache")
     functions.function("draw")
-    along = depth_lines(model, functions)
     ties = fold_iterations(backbone.ties(), counts)
     plan = ModelPlan(
         doc=tuple((model.doc or "").splitlines()),
