@@ -88,10 +88,12 @@ LIBRARY = [
     for module, calls in {
         "attention": "mha(heads=2) gqa(heads=4,groups=2) mqa(heads=2) sliding(heads=2,window=5) "
         "sigmoid_attention(heads=2)",
-        "channel": "swiglu() geglu() gelu_mlp() relu2_mlp()",
+        "channel": "swiglu() geglu() gelu_mlp() relu2_mlp() rwkv6_mlp() rwkv7_mlp()",
         "convolution": "gconv() hyena(hidden=8) grouped_hyena(heads=2,hidden=8)",
         "linear": "linear(heads=2) retention(heads=2) gla(heads=2,rank=3) "
-        "hgrn2(heads=2,lower=1/(layer+2))",
+        "hgrn2(heads=2,lower=1/(layer+2)) deltanet(heads=2) gated_deltanet(heads=2) kda(heads=2) "
+        "deltaproduct(heads=2) mlstm(heads=2) "
+        "rwkv7_first(heads=2,decay_rank=3,rate_rank=3,gate_rank=3)",
         "recurrent": "mamba(state=3) mamba2(state=4,head=8,groups=2) rglru(blocks=2)",
         "star": "sa1() sa2() sa3() sa4() rec1(state=4) rec2() gconv1() gconv2() gmemless()",
     }.items()
