@@ -7,7 +7,7 @@ compared.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -52,9 +52,7 @@ def check_decoding(compiled: Compiled, longest: int = 131, seed: int = 0) -> Non
         for pieces in PIECES:
             cache = network.init_cache(BATCH, length)
             edges = [0, *(n for n in accumulate(pieces) if 0 < n < length), length]
-            read = [
-                network(tokens[:, a:b], cache) for a, b in zip(edges[:-1], edges[1:], strict=True)
-            ]
+            read = [network(tokens[:, a:b], cache) for a, b in pairwise(edges)]
             error = (torch.cat(read, dim=1) - whole).abs().amax(dim=(0, 2))
             worst = float(error.max() / whole.abs().max())
             at = int(error.argmax())
