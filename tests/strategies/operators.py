@@ -7,7 +7,7 @@ Refuses: the backbone (programs.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from starc.compiler.catalog import ENTRIES
@@ -26,14 +26,15 @@ from tests.strategies.text import ATOM, MIX, PIPE, PRODUCT, SUM, UNARY, Draws, P
 from tests.strategies.written import BINDINGS, Formal, Written
 
 
-def draw_operator(draws: Draws, name: str, width: int) -> Written:
-    """An operator of the given name for models of the given width."""
-    return _Body(draws, name, width).write()
+def draw_operator(draws: Draws, name: str, width: int, others: Sequence[Written] = ()) -> Written:
+    """An operator of the given name for models of the given width; it may call the others."""
+    return _Body(draws, name, width, others).write()
 
 
 class _Body:
-    def __init__(self, draws: Draws, name: str, width: int) -> None:
+    def __init__(self, draws: Draws, name: str, width: int, others: Sequence[Written]) -> None:
         self.draws, self.width = draws, width
+        self.others = [o for o in others if o.name not in BINDINGS]  # a name may be bound here
         self.written = Written(name)
         self.free = list(BINDINGS)
         self.x = Piece("x", ATOM, Feature(1, width))
@@ -130,10 +131,18 @@ class _Body:
                     options += ["groups = 2", "bias = true"]
             source = Piece("e", ATOM, self.x.type) if draws.chance(12) else self.x
             source = self.pipe(source, norm(draws, 1, self.width)) if draws.chance(6) else source
+            if self.others and draws.chance(5):
+                source = self.pipe(source, self.call(draws.pick(*self.others)))
             flat = self.pipe(source, f"dense({' , '.join(options)})", Feature(1, n))
             if draws.chance(5):
                 flat = self.pipe(flat, self.causal_stage())
         return self.split(flat, heads, channels)
+
+    def call(self, operator: Written) -> str:
+        """An operator as a stage: `name(arguments)`, some of them left to their defaults."""
+        formals = [f for f in operator.formals if f.default is None or self.draws.chance(2)]
+        given = [f"{f.name} = {self.draws.pick(*f.values)}" for f in formals]
+        return f"{operator.name}({' , '.join(given)})"
 
     def split(self, flat: Piece, heads: int, channels: int) -> Piece:
         if heads == 1 and not self.draws.chance(8):

@@ -25,7 +25,9 @@ LABELS = ("a", "b0", "class", "forward", "embedding", "blocks", "norm", "a_norm"
 STANDARD = {
     "attention": ("mha(heads = 2)", "gqa(heads = 2, groups = 1)", "mqa(2)",
                   "sliding(heads = 2, window = 5)", "sigmoid_attention(heads = 1)"),
-    "channel": ("swiglu()", "geglu(hidden = 12)", "gelu_mlp(hidden = 8)", "relu2_mlp()"),
+    "channel": ("swiglu()", "geglu(hidden = 12)", "gelu_mlp(hidden = 8)", "relu2_mlp()",
+                "moe(n = 2, top = 2, shared = 1, hidden = 6)", "pattention(tokens = 6)",
+                "memory(keys = 2, heads = 2, top = 4, key = 8)"),
     "convolution": ("gconv()", "hyena(hidden = 5)", "grouped_hyena(heads = 4, hidden = 5)"),
     "linear": ("linear(heads = 2)", "retention(heads = 2)", "gla(heads = 2, rank = 3)",
                "hgrn2(heads = 2, lower = layer / depth)"),
@@ -33,7 +35,10 @@ STANDARD = {
                   "rglru(blocks = 2)"),
     "star": ("sa2(heads = 1)", "sa3()", "rec2()", "gconv1()", "gmemless(hidden = 6)"),
 }  # fmt: skip
-"""Operators of the standard library as calls that fit every width that is a multiple of 8."""
+"""Operators of the standard library as calls that fit every width that is a multiple of 8.
+
+What chooses, chooses all: of equals (and zeros are) anyone may choose another than the oracle.
+"""
 
 NORMS = ("rmsnorm", "layernorm", "rmsnorm(weight = offset, eps = 1e-5)", "layernorm(bias = false)",
          "l2norm", "groupnorm(groups = 2)", "rmsnorm(weight = none)")  # fmt: skip
@@ -73,10 +78,10 @@ class _Program:
         self.uses: list[str] = []
         names = list(OPERATORS)
         count = 1 + draws.below(2)
-        self.operators = [
-            draw_operator(draws, names.pop(draws.below(len(names))), self.width)
-            for _ in range(count)
-        ]
+        self.operators: list[Written] = []
+        for _ in range(count):
+            name = names.pop(draws.below(len(names)))
+            self.operators.append(draw_operator(draws, name, self.width, tuple(self.operators)))
         self.standard = standard
 
     def write(self) -> str:

@@ -42,6 +42,6 @@ def bent(draws: Draws, channels: int) -> str:
     return str(
         draws.pick(
             "leaky_relu(0.3)", "elu(0.7)", "hard_sigmoid", "hard_silu", "clamp(-0.71, 1.3)",
-            "ema", "polyrelu(2)", learned, f"shuffle({groups})",
+            "ema", "polyrelu(2)", learned, f"shuffle({groups})", f"top({channels})",
         )
     )  # fmt: skip
