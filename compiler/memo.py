@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 
 from starc.compiler.ir import Attribute, Operator, Parameter, Value
 from starc.compiler.numbers import Numeric
@@ -60,9 +61,9 @@ class Memo:
             places = {"name_span": call.name_span, "span": call.span}
             y = nodes.Pipe(nodes.Name("x", span=call.name_span), call, span=call.span)
             body = (nodes.Binding("y", y, **places),)
-            node = nodes.Operator(
-                call.function, (), body, " ".join(call.span.text.split()), **places
-            )
+            text = " ".join(call.span.text.split()).replace("( ", "(").replace(", )", ")")
+            doc = "\n".join(wrap(text, 88))
+            node = nodes.Operator(call.function, (), body, doc, **places)
             self._routed[call] = node, nodes.Call(call.function, (), **places)
         return self._routed[call]
 

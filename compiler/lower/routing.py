@@ -35,7 +35,7 @@ def _route(o: OperatorLowering, value: Value) -> Text:
     id = o.values.index(value)
     spread = any(o.values[i].op != "experts" for i in o.readers(id))
     operands = [o.texts[i] for i in value.inputs]
-    if spread or value.attribute("balance"):
+    if (spread or value.attribute("balance")) and not operands[0].code.isidentifier():
         operands[0] = o.assign(o.fresh("scores"), operands[0], value.type)
     scores = operands[0].code
     keys = "top gate normalize scale noisy correction groups keep".split()
