@@ -21,7 +21,7 @@ from starc.compiler.types import (
     apply_mixer,
     group_heads,
 )
-from tests.strategies.stages import bent, norm, smooth
+from tests.strategies.stages import bent, initial, norm, smooth
 from tests.strategies.text import ATOM, MIX, PIPE, PRODUCT, SUM, UNARY, Draws, Piece
 from tests.strategies.written import BINDINGS, Formal, Written
 
@@ -132,17 +132,11 @@ class _Body:
             source = Piece("e", ATOM, self.x.type) if draws.chance(12) else self.x
             source = self.pipe(source, norm(draws, 1, self.width)) if draws.chance(6) else source
             if self.others and draws.chance(5):
-                source = self.pipe(source, self.call(draws.pick(*self.others)))
+                source = self.pipe(source, draws.pick(*self.others).call(draws))
             flat = self.pipe(source, f"dense({' , '.join(options)})", Feature(1, n))
             if draws.chance(5):
                 flat = self.pipe(flat, self.causal_stage())
         return self.split(flat, heads, channels)
-
-    def call(self, operator: Written) -> str:
-        """An operator as a stage: `name(arguments)`, some of them left to their defaults."""
-        formals = [f for f in operator.formals if f.default is None or self.draws.chance(2)]
-        given = [f"{f.name} = {self.draws.pick(*f.values)}" for f in formals]
-        return f"{operator.name}({' , '.join(given)})"
 
     def split(self, flat: Piece, heads: int, channels: int) -> Piece:
         if heads == 1 and not self.draws.chance(8):
@@ -275,11 +269,7 @@ class _Body:
         return self.feature(*shape, 0)
 
     def constant(self, h: int, d: int) -> Piece:
-        init = self.draws.pick(
-            "", " , init = 1/2", " , init = normal(0.3)", " , init = log(linspace(1, 4))",
-            " , init = uniform(-1, 1) , learned = false", " , 0.7 , learned = false",
-        )  # fmt: skip
-        text = f"param({self.whole(h)} , {self.whole(d)}{init})"
+        text = f"param({self.whole(h)} , {self.whole(d)}{initial(self.draws)})"
         piece = Piece(text, ATOM, Constant(h, d))
         return self.pipe(piece, smooth(self.draws)) if self.draws.chance(3) else piece
 

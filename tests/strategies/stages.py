@@ -35,6 +35,16 @@ def smooth(draws: Draws) -> str:
     )  # fmt: skip
 
 
+def initial(draws: Draws) -> str:
+    """Further arguments of a constant."""
+    return str(
+        draws.pick(
+            "", " , init = 1/2", " , init = normal(0.3)", " , init = log(linspace(1, 4))",
+            " , init = uniform(-1, 1) , learned = false", " , 0.7 , learned = false",
+        )
+    )  # fmt: skip
+
+
 def bent(draws: Draws, channels: int) -> str:
     """Functions with kinks, averages over tokens, and activations that learn."""
     groups = draws.pick(*(n for n in (1, 2, channels) if channels % n == 0))

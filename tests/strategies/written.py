@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from starc.compiler.types import Feature, Type
+from tests.strategies.text import Draws
 
 BINDINGS = (
     "C B V T K A u z q a_long_name D F torch self forward weight lambda class None training print "
@@ -41,6 +42,12 @@ class Written:
     def text(self) -> str:
         formals = " , ".join(f.text() for f in self.formals)
         return f"operator {self.name} ( {formals} ) {{ {self.doc} {' '.join(self.lines)} }}"
+
+    def call(self, draws: Draws) -> str:
+        """The operator as a stage: `name(arguments)`, some of them left to their defaults."""
+        formals = [f for f in self.formals if f.default is None or draws.chance(2)]
+        given = [f"{f.name} = {draws.pick(*f.values)}" for f in formals]
+        return f"{self.name}({' , '.join(given)})"
 
     def weighted(self) -> list[str]:
         """Bindings whose own expression has weights."""
