@@ -10,6 +10,7 @@ from starc.compiler.cost import cost_report
 from starc.compiler.inventory import model_parameters
 from starc.runtime.reference import evaluate, random_parameters
 from tests.numerics.agreement import build, check_agreement
+from tests.numerics.decoding import check_decoding
 from tests.numerics.test_graphs import check
 
 OPERATORS = """
@@ -99,6 +100,11 @@ def test_cost_counts_what_is_there(name: str) -> None:
     assert report == cost_report(compiled.model)
     names = [n for n, p in model_parameters(compiled.final).items() if p.learned]
     assert sorted(names) == sorted(n for n, _ in network.named_parameters())
+
+
+@pytest.mark.parametrize("name", ["mixtral", "deepseek", "attention", "stages", "soft", "memory"])
+def test_decoding(name: str) -> None:
+    check_decoding(build(program(UNITS[name])))
 
 
 def test_active_parameters() -> None:
