@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.numerics.agreement import build, check_agreement
+from tests.numerics.decoding import check_decoding
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +46,9 @@ def program(y: str, settings: str = "") -> str:
 
 @pytest.mark.parametrize("name", MAPS)
 def test_maps_agree_with_the_oracle(name: str) -> None:
-    check_agreement(build(program(MAPS[name])), (1, 5, 70))
+    compiled = build(program(MAPS[name]))
+    check_agreement(compiled, (1, 5, 70))
+    check_decoding(compiled, 75)
 
 
 def test_pointwise_functions_agree_with_the_oracle() -> None:

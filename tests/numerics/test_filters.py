@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.numerics.agreement import build, check_agreement
+from tests.numerics.decoding import check_decoding
 
 FILTERS = {
     "ssm": "toeplitz(ssm(8, 6)) @ x",
@@ -33,7 +34,9 @@ def program(y: str) -> str:
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_filters_agree_with_the_oracle(name: str) -> None:
-    check_agreement(build(program(FILTERS[name])), (1, 5, 130))
+    compiled = build(program(FILTERS[name]))
+    check_agreement(compiled, (1, 5, 130))
+    check_decoding(compiled, 75)
 
 
 @pytest.mark.parametrize("init", ["lin", "inv", "real"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.numerics.agreement import build, check_agreement
+from tests.numerics.decoding import check_decoding
 
 SCALINGS = {
     "linear(4)": {"rope_type": "linear", "factor": 4.0},
@@ -54,7 +55,9 @@ def attention(rope: str) -> str:
 
 @pytest.mark.parametrize("scaling", [*SCALINGS, "ntk(4)"])
 def test_scaled_rotations_agree_with_the_oracle(scaling: str) -> None:
-    check_agreement(build(attention(f"rope(100, scaling = {scaling})")), (1, 37))
+    compiled = build(attention(f"rope(100, scaling = {scaling})"))
+    check_agreement(compiled, (1, 37))
+    check_decoding(compiled, 37)
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
@@ -98,4 +101,6 @@ def test_names_and_lookups_agree_with_the_oracle(name: str) -> None:
         text = f"""operator f() {{ {OF_THE_TOKEN[name]} }}
         model m {{ vocab = 20  width = 8  context = 80  {settings}
             backbone {{ repeat 2 {{ f() parallel(sum) {{ f() repeat 2 {{ f() }} }} }} }} }}"""
-        check_agreement(build(text), (1, 5, 37))
+        compiled = build(text)
+        check_agreement(compiled, (1, 5, 37))
+        check_decoding(compiled, 37)
