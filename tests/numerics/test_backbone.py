@@ -12,6 +12,7 @@ from starc.compiler.cost import cost_report
 from starc.compiler.inventory import model_parameters
 from starc.runtime.reference import evaluate, random_parameters
 from tests.numerics.agreement import Compiled, build, check_agreement
+from tests.numerics.decoding import check_decoding
 
 UNITS = """
 operator f() { u = x |> dense(6) |> tanh  w = u |> dense(4)  y = concat(u, w) |> dense(width) }
@@ -249,6 +250,7 @@ def test_checkpointing_changes_no_gradient(settings: str) -> None:
     backbone = "s: a() loop 2 { f() a() reuses V from s } repeat 2 { parallel(gated) { f() g() } }"
     compiled = build(program(backbone, settings))
     network, _ = network_of(compiled)
+    network.train()
     tokens = compiled.tokens(11)
     kept = saved_bytes(network, tokens)
     wanted = {name: p.grad.clone() for name, p in network.named_parameters()}
@@ -283,6 +285,7 @@ def test_one_graph_is_captured(settings: str) -> None:
     backbone = "s: a() loop 2 { f() a() reuses V from s } repeat 2 { parallel(gated) { f() g() } }"
     compiled = build(program(backbone, settings))
     network, _ = network_of(compiled)
+    network.train()
     tokens = compiled.tokens(11)
     captured = torch.compile(network, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(captured(tokens), network(tokens))
@@ -292,3 +295,46 @@ def test_one_graph_is_captured(settings: str) -> None:
     torch.testing.assert_close(captured(tokens), network(tokens))
     exported = torch.export.export(network.eval(), (tokens,)).module()
     torch.testing.assert_close(exported(tokens), network(tokens))
+
+
+# --- decoding -------------------------------------------------------------------------------------
+
+READERS = """
+operator join(first: feature) { y = concat(x, first |> merge) |> dense(width) }
+operator look(first: feature) {
+    C = x |> dense(8) |> heads(2)  B = first |> dense(8) |> heads(2)
+    y = (low_rank(C, B) |> causal |> softmax) @ B |> merge |> dense(width)
+}
+operator turned(theta: real) {
+    C = x |> dense(8) |> rope(theta)
+    y = (low_rank(C, C) |> causal |> softmax) @ C |> dense(width)
+}
+operator late() { y = x |> shift(mod(layer, 2)) |> dense(width) }
+operator ties() {
+    C = x |> dense(width) |> heads(2)  B = transposed(x, C) |> heads(2)
+    V = x |> dense(width) |> heads(2)
+    y = transposed((low_rank(C, B) |> causal |> softmax) @ V |> merge, V)
+}
+"""
+
+DECODED = {
+    "loop": ("s: a() loop 2 { a() reuses B, V from s  loop 2 { g() a() } repeat 2 { a() } }", ""),
+    "branches": ("parallel(gated) { loop 2 { a() } repeat 2 { g() } a() with residual = pre }", ""),
+    "streams": (
+        "s: a() p: parallel(sum) { f() q: a() } look(s) loop 2 { look(p) } repeat 2 { look(q) }",
+        "",
+    ),
+    "uneven": ("repeat 3 { turned(theta = 2 + mod(layer, 2)) g() late() }", "position = learned"),
+    "hyper": (
+        "s: a() join(s) loop 2 { a() reuses V from s }",
+        "residual = hyper(3, dynamic = true)",
+    ),
+    "depth": ("repeat 4 { a() g() }", "residual = weighted(pre, block = 2)  readout = attend"),
+    "formula": ("a() with residual = rmsnorm(x) + f(rmsnorm(x)) loop 2 { ties() }", ""),
+}
+
+
+@pytest.mark.parametrize("name", DECODED)
+def test_decoding_from_a_cache_is_one_forward_pass(name: str) -> None:
+    backbone, settings = DECODED[name]
+    check_decoding(build(READERS + program(backbone, settings)))
