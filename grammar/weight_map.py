@@ -6,6 +6,7 @@
     blocks.{i}.gqa.C.weight = model.layers.{i}.attn.qkv.weight |> part(0, 3)
     final_norm.weight = model.norm.weight - 1
     ignore model.layers.{i}.attn.inv_freq
+    require hidden_act = silu or swish
 
 Newlines mean nothing and `#` begins a comment, as in .star programs; `or` is loosest, then pipes,
 sums, products. Names reach over dots and over indices in braces; quotes hold any other name.
@@ -80,6 +81,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """What the configuration must say where it says anything: one of several words or numbers."""
+
+    key: Name
+    values: tuple[Name | Number, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
 class WeightMap:
     """A parsed map. `program` is the path of a program as the map writes it."""
 
@@ -88,9 +98,9 @@ class WeightMap:
     settings: tuple[Entry, ...]
     entries: tuple[Entry, ...]
     ignored: tuple[Name, ...]
+    required: tuple[Requirement, ...]
 
 
-KEYWORDS = ("program", "settings", "ignore")
 _INDEX = r"\{[^{}=\n]*\}"
 _TOKEN = re.compile(
     rf"""
@@ -140,6 +150,7 @@ class _Parser:
         settings: list[Entry] = []
         entries: list[Entry] = []
         ignored: list[Name] = []
+        required: list[Requirement] = []
         while (token := self.peek()).kind != "end":
             if self.begins_entry():
                 entries.append(self.entry())
@@ -160,14 +171,19 @@ class _Parser:
                 while self.peek().text == ",":
                     self.take()
                     ignored.append(self.name("the name of a tensor"))
+            elif token.text == "require":
+                self.take()
+                required.append(self.requirement())
             else:
                 raise self.fault(
                     f"{_shown(token)} begins no entry.",
                     token,
-                    hint="an entry is PARAMETER = TENSOR; program, settings { } and "
-                    "ignore TENSOR stand beside entries.",
+                    hint="an entry is PARAMETER = TENSOR; program, settings { }, ignore TENSOR and "
+                    "require KEY = VALUE stand beside entries.",
                 )
-        return WeightMap(self.source, program, tuple(settings), tuple(entries), tuple(ignored))
+        return WeightMap(
+            self.source, program, tuple(settings), tuple(entries), tuple(ignored), tuple(required)
+        )
 
     # --- tokens ---------------------------------------------------------------------------------
 
@@ -203,6 +219,23 @@ class _Parser:
         target = self.name("the name of a parameter")
         self.expect("=")
         return Entry(target, self.value())
+
+    def requirement(self) -> Requirement:
+        key = self.name("a key of config.json")
+        self.expect("=")
+        values = [self.word()]
+        while self.peek().text == "or":
+            self.take()
+            values.append(self.word())
+        return Requirement(key, tuple(values), key.span.to(values[-1].span))
+
+    def word(self) -> Name | Number:
+        token = self.take()
+        if token.kind == "number":
+            return Number(self.number(token), token.span)
+        if token.kind in ("name", "text"):
+            return Name(_unquoted(token), token.span)
+        raise self.fault(f"a word or number must stand here, not {_shown(token)}.", token)
 
     def value(self) -> Value:
         self.nesting += 1

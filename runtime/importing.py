@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from starc.grammar.errors import Diagnostic, StarError, suggest
-from starc.grammar.weight_map import Entry, WeightMap
+from starc.grammar.weight_map import Entry, Name, WeightMap
 from starc.runtime.pretrained import Pretrained
 from starc.runtime.weight_functions import FUNCTIONS
-from starc.runtime.weight_values import INDEX, Absent, Evaluation, Shape, no_tensor
+from starc.runtime.weight_values import INDEX, Absent, Evaluation, Shape, configured, no_tensor
 
 _SHOWN = 8
 
@@ -59,6 +59,35 @@ def settings_from(
         number = evaluation.number(entry.value)
         found[entry.target.name] = str(number) if isinstance(number, int) else repr(float(number))
     return found
+
+
+def check_requirements(map_: WeightMap, config: Mapping[str, Any]) -> None:
+    """Raise StarError when a configuration says what the map's program does not do."""
+    faults = []
+    for requirement in map_.required:
+        known = configured(config, requirement.key.name)
+        wanted = [v.name if isinstance(v, Name) else v.value for v in requirement.values]
+        if known is None or _word(known) in wanted:
+            continue
+        shown = " or ".join(map(str, wanted))
+        faults.append(
+            Diagnostic(
+                "checkpoint-differs",
+                f"config.json says {requirement.key.name} = {_word(known)}; "
+                f"this map is for {shown}.",
+                requirement.span,
+                hint="write a program that does what the checkpoint does, and a map for it.",
+            )
+        )
+    if faults:
+        raise StarError(faults)
+
+
+def _word(value: Any) -> str | Fraction:
+    """A value of a configuration as a map writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return Fraction(value) if isinstance(value, int | float) else str(value)
 
 
 def import_weights(

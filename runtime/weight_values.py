@@ -34,6 +34,14 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 Result = Tensor | int | float | Fraction
 
 
+def configured(config: Mapping[str, Any], name: str) -> Any:
+    """What a configuration has under a key, or under keys inside one another: a.b."""
+    known: Any = config
+    for part in name.split("."):
+        known = known.get(part) if isinstance(known, Mapping) else None
+    return known
+
+
 class Absent(StarError):
     """A name that neither checkpoint nor configuration has: `or` goes on to its other side."""
 
@@ -96,7 +104,7 @@ class Evaluation:
             return self.read(name)
         if name in self.numbers:
             return Fraction(self.numbers[name])
-        known = self._configured(name)
+        known = configured(self.config, name)
         if isinstance(known, int):  # bool as well
             return Fraction(int(known))
         if isinstance(known, float):
@@ -107,12 +115,6 @@ class Evaluation:
         what = "the checkpoint has no tensor" if "." in name else "there is no tensor or number"
         hint = suggest(name, (*self.shapes, *self.numbers, *self.config))
         raise Absent(Diagnostic("unknown-name", f"{what} '{name}'.", value.span, "unknown", hint))
-
-    def _configured(self, name: str) -> Any:
-        known: Any = self.config
-        for part in name.split("."):
-            known = known.get(part) if isinstance(known, Mapping) else None
-        return known
 
     def _index(self, text: str, value: Name) -> int:
         """The number that braces of a name stand for: {i}, {2 * i + 1}."""
@@ -151,7 +153,7 @@ class Evaluation:
         """count(list, word): how often a list of the configuration has a word."""
         match call.arguments:
             case Name(name=listed), Name(name=word) if not call.named:
-                known = self._configured(listed)
+                known = configured(self.config, listed)
                 if isinstance(known, list):
                     return Fraction(known.count(word))
                 if known is None:

@@ -23,7 +23,7 @@ from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.library import read_source
 from starc.grammar.source import Source
 from starc.grammar.weight_map import WeightMap, parse_map
-from starc.runtime.importing import Wanted, import_weights, settings_from
+from starc.runtime.importing import Wanted, check_requirements, import_weights, settings_from
 from starc.runtime.loader import load
 from starc.runtime.pretrained import Pretrained, open_pretrained
 
@@ -57,6 +57,7 @@ def import_checkpoint(
     """
     map_ = parse_map(read_source(os.fspath(map_file)))
     found = open_pretrained(Path(checkpoint))
+    check_requirements(map_, found.config)
     source, options = _program(map_, program), _configured(options or Options(), map_, found)
     final: list[Model] = []
     artifact = compile_program(source, options, lambda name, model: final.append(model))

@@ -47,6 +47,7 @@ blocks.{i}.mlp.y.weight = h.{i}.out.weight
 final_norm.weight = -log(exp(-ln_f.weight))
 head.weight = lm_head.weight or wte.weight
 ignore h.{i}.mask, "odd-name"
+require kind = other or word  require n_layer = 2  require absent.key = 3
 """
 
 
@@ -211,6 +212,9 @@ BAD = [
     ("1 + h.{i}.ln.weight", "1e999999999", "map-syntax"),
     ("1 + h.{i}.ln.weight", "h.{i}.ln.weight |> 3", "map-syntax"),
     ("1 + h.{i}.ln.weight", "?", "map-syntax"),
+    ("require kind = other or word", "require kind = other", "checkpoint-differs"),
+    ("require n_layer = 2", "require n_layer = 3", "checkpoint-differs"),
+    ("require n_layer = 2", "require n_layer = (2)", "map-syntax"),
     ("= n_layer", "= count(kinds, full)", "unknown-name"),
     ("= n_layer", "= count(kind, full)", "wrong-argument"),
     ("= n_layer", "= count(3, full)", "wrong-argument"),
