@@ -217,7 +217,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "xlstm": Family(
         "xLSTM",
-        {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_blocks": 2}
+        {"vocab_size": VOCAB, "hidden_size": 128, "num_hidden_layers": 2, "num_blocks": 2}
         | {"num_heads": 4, "chunk_size": 16, "autocast_kernel_dtype": "float32"}
         | {"pad_token_id": None},
     ),
