@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -81,6 +81,45 @@ def bind(
                 )
             found[wanted.name] = wanted.default
     return {a.name: found[a.name] for a in entry.arguments}
+
+
+def split_operands(
+    entry: Entry, names: Sequence[str], arguments: tuple[nodes.Argument, ...], span: Span
+) -> tuple[dict[str, nodes.Argument], tuple[nodes.Argument, ...]]:
+    """Arguments that are operands, by name, and the rest, which are known at compile time.
+
+    Operands come first or are named; one that may be left out beside other arguments is named.
+    """
+    found: dict[str, nodes.Argument] = {}
+    rest: list[nodes.Argument] = []
+    by_name_only = entry.optional and bool(entry.arguments)
+    for argument in arguments:
+        free = [name for name in names if name not in found]
+        if argument.name in names:
+            name = str(argument.name)
+        elif argument.name is None and free and not rest and not by_name_only:
+            name = free[0]
+        else:
+            rest.append(argument)
+            continue
+        if name in found:
+            raise error(
+                "wrong-argument",
+                f"'{entry.name}' is given '{name}' twice.",
+                argument.span,
+                hint=signature(entry),
+            )
+        found[name] = argument
+    missing = [name for name in names if name not in found]
+    if missing and not entry.optional:
+        raise error(
+            "wrong-argument",
+            f"'{entry.name}' needs {' and '.join(missing)}.",
+            span,
+            f"{', '.join(missing)} missing",
+            signature(entry),
+        )
+    return found, tuple(rest)
 
 
 def _argument(entry: Entry, wanted: Argument, expr: nodes.Expr, number: Evaluate) -> Any:
@@ -259,12 +298,18 @@ def size_of(number: Numeric, what: str, span: Span, smallest: int = 1) -> int:
 
 def signature(entry: Entry) -> str:
     """How an operation is written, for hints."""
-    operands = entry.operands if entry.role is Role.FUNCTION else ()
-    parts = ["..."] if entry.variadic else list(operands)
-    if entry.op == "experts":
-        parts = ["op(...)"]
-    for a in entry.arguments:
-        parts.append(a.name if a.default is ... else f"{a.name} = {_shown(a.default)}")
+    operands = entry.operands if entry.role is Role.FUNCTION else entry.operands[1:]
+    arguments = [
+        a.name if a.default is ... else f"{a.name} = {_shown(a.default)}" for a in entry.arguments
+    ]
+    if entry.variadic:
+        parts = ["..."]
+    elif entry.optional and arguments:
+        parts = [*arguments, *(f"{o} = none" for o in operands)]
+    elif entry.op == "experts":
+        parts = ["op(...)", *arguments]
+    else:
+        parts = [*operands, *arguments]
     return f"{entry.name}({', '.join(parts)})" if parts else entry.name
 
 

@@ -35,6 +35,7 @@ class Surroundings:
     limits: Limits
     warn: Callable[[Diagnostic], None]
     own: Mapping[str, Numeric] = field(default_factory=dict)
+    causal: bool = True
 
     def scope(self, node: nodes.Operator) -> Mapping[str, nodes.Operator]:
         """The operators that the body of `node` may call."""

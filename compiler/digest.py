@@ -45,6 +45,7 @@ def digest(model: Model) -> str:
         settings += (model.dtype,)
     along = (model.average, model.readout)
     settings += () if along == (None, Readout()) else along
+    settings += () if model.causal else ("sees later tokens",)
     layers = tuple(_layer(layer, operators, by_path, order) for layer in model.layers)
     return hashlib.sha256(repr((settings, layers)).encode()).hexdigest()
 

@@ -56,7 +56,9 @@ def _source(text: str) -> _Piece:
 
 
 def _head(plan: FilePlan) -> str:
-    config = [(json.dumps(k), json.dumps(v)) for k, v in plan.config]
+    config = [
+        (json.dumps(k), repr(v) if isinstance(v, bool) else json.dumps(v)) for k, v in plan.config
+    ]
     imports = _imports(bool(plan.kernels))
     return render(
         "file.py.j2", title=plan.title, digest=plan.digest, config=config, imports=imports

@@ -11,9 +11,17 @@ from typing import Any
 
 from starc.compiler import catalog, numbers
 from starc.compiler.algebra import check_causal, check_product
-from starc.compiler.arguments import MAX_SIZE, bind, check_tensor_number, signature, size_of
+from starc.compiler.arguments import (
+    MAX_SIZE,
+    bind,
+    check_tensor_number,
+    signature,
+    size_of,
+    split_operands,
+)
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Entry, Role
+from starc.compiler.catalog.scores import default_slopes
 from starc.compiler.faults import error, fail, hole_error, not_yet
 from starc.compiler.numbers import Numeric
 from starc.compiler.results import Opened, Poison, Poisoned, Ref, Result, member
@@ -31,6 +39,9 @@ RESERVED = {
 }
 """Names that mean the same in every operator."""
 
+
+READS_ROWS = frozenset({"mixer_softmax", "normalize", "standardize", "select"})
+"""Stages by which every entry of a row depends on all visible ones."""
 
 MAX_MIXER_PARTS = 100
 """Constructors, stages and operators that one mixer may be made of."""
@@ -65,6 +76,7 @@ class Expressions:
         self._call_operator = stage
         self._later = later
         self._parts: dict[int, int] = {}
+        self.causal = True
 
     @property
     def operators(self) -> Mapping[str, nodes.Operator]:
@@ -266,10 +278,14 @@ class Expressions:
             )
         if self._is_mixer(right):
             # A row of T1 @ T2 reads every token that a row of T1 does: a later mask cannot undo it.
-            check_causal(self.builder.values, left_id, "'@'", expr.left.span)
+            self._check_causal(left_id, "'@'", expr.left.span)
             return self._emit("compose", (left_id, right_id), {}, expr.span)
-        check_causal(self.builder.values, left_id, "'@'", expr.left.span)
+        self._check_causal(left_id, "'@'", expr.left.span)
         return self._emit("apply", (left_id, right_id), {}, expr.span)
+
+    def _check_causal(self, id: int, what: str, span: Span) -> None:
+        if self.causal:
+            check_causal(self.builder.values, id, what, span)
 
     def _mixer_arithmetic(self, expr: nodes.Binary, left: Result, right: Result) -> Result:
         operator = expr.operator
@@ -328,10 +344,30 @@ class Expressions:
             if self._call_operator and name not in self.names and name in self.operators:
                 return self._call_operator(name, operand, arguments, name_span, span)
             raise self._no_such_stage(name, name_span)
+        given: dict[str, nodes.Argument] = {}
+        if len(entry.operands) > 1:
+            given, arguments = split_operands(entry, entry.operands[1:], arguments, span)
         attributes = self.bind(entry, arguments, span)
-        if entry.op in ("mixer_softmax", "normalize") and self._is_mixer(Ref(operand)):
-            check_causal(self.builder.values, operand, f"'{name}'", name_span)
-        return self._emit(entry.op, (operand,), attributes, span)
+        if entry.op in READS_ROWS and self._is_mixer(Ref(operand)):
+            self._check_causal(operand, f"'{name}'", name_span)
+        others = [self.value(a.value) for a in given.values()]
+        if entry.optional and not others and self._is_mixer(Ref(operand)):
+            others = self._default(entry, operand, span)
+        return self._emit(entry.op, (operand, *others), attributes, span)
+
+    def _default(self, entry: Entry, mixer: int, span: Span) -> list[int]:
+        """What stands for the optional operand of a stage on mixers."""
+        type_ = self.builder.type(mixer)
+        assert isinstance(type_, Mixer)
+        init: tuple[Any, ...] = ("constant", 0)
+        if entry.op == "alibi":
+            slopes = default_slopes(type_.heads)
+            init = ("table", slopes if len(slopes) == 1 else tuple((s,) for s in slopes))
+        elif entry.op != "sink":
+            return []
+        shape = {"heads": type_.heads, "channels": 1, "init": init}
+        shape["learned"] = entry.op == "sink"
+        return [self._emit("param", (), shape, span).id]
 
     def _no_such_stage(self, name: str, span: Span) -> StarError:
         if name in catalog.PLANNED:
@@ -431,40 +467,13 @@ class Expressions:
                 )
             ids = tuple(self.value(a.value) for a in expr.arguments)
             return self._emit(entry.op, ids, {}, expr.span)
-        operands: dict[str, int] = {}
-        rest: list[nodes.Argument] = []
-        for argument in expr.arguments:
-            free = [o for o in entry.operands if o not in operands]
-            if argument.name in entry.operands:
-                name = argument.name
-            elif argument.name is None and free and not rest:
-                name = free[0]
-            else:
-                rest.append(argument)
-                continue
-            if name in operands:
-                raise error(
-                    "wrong-argument",
-                    f"'{entry.name}' is given '{name}' twice.",
-                    argument.span,
-                    hint=signature(entry),
-                )
-            operands[name] = self.value(argument.value)
-        missing = [o for o in entry.operands if o not in operands]
-        if missing:
-            raise error(
-                "wrong-argument",
-                f"'{entry.name}' needs {' and '.join(missing)}.",
-                expr.span,
-                f"{', '.join(missing)} missing",
-                signature(entry),
-            )
-        attributes = self.bind(entry, tuple(rest), expr.span)
+        given, rest = split_operands(entry, entry.operands, expr.arguments, expr.span)
+        operands = {name: self.value(given[name].value) for name in given}
+        attributes = self.bind(entry, rest, expr.span)
         if entry.op == "lookup":
             attributes["vocab"] = int(self.number(nodes.Name("vocab", span=expr.span), "vocab"))
-        return self._emit(
-            entry.op, tuple(operands[o] for o in entry.operands), attributes, expr.span
-        )
+        ids = tuple(operands[o] for o in entry.operands)
+        return self._emit(entry.op, ids, attributes, expr.span)
 
     def bind(
         self, entry: Entry, arguments: tuple[nodes.Argument, ...], span: Span

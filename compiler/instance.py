@@ -68,6 +68,7 @@ class Instance:
         self.expressions = Expressions(
             self.builder, numbers, lambda: scope(node), later, self._stage
         )
+        self.expressions.causal = around.causal
         self.failed: list[Diagnostic] = []
         self.uses: set[str] = caller.uses if caller else set()
         self.calls: dict[str, nodes.Operator] = caller.calls if caller else {}

@@ -293,6 +293,7 @@ class Model:
     average: Average | None = None
     readout: Readout = Readout()
     dtype: str = "float32"
+    causal: bool = True
 
     def operator(self, name: str) -> Operator:
         return next(o for o in self.operators if o.name == name)

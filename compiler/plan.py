@@ -93,6 +93,7 @@ class ModelPlan:
     vocab: int
     losses: bool = False
     cache: tuple[tuple[str, str], ...] = ()
+    causal: bool = True
 
 
 @dataclass(frozen=True)

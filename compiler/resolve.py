@@ -99,7 +99,8 @@ class Resolver:
             self.report(failure)
             raise self._failure() from None
         self.numbers: dict[str, Numeric] = {**self.settings.numbers(), "depth": Fraction(depth)}
-        self._context = self.memo.context({**self.settings.numbers(), **self.settings.own})
+        seen = {"causal": Fraction(self.settings.causal)}  # no setting of a program's own
+        self._context = self.memo.context({**self.settings.numbers(), **self.settings.own, **seen})
         later = labels_of(self.model.backbone)
         scope = Scope({}, {}, {}, set(), set(), later, Names(MODEL_ATTRIBUTES), "")
         drafts = self._layers(self.model.backbone, scope, self.settings.residual)
@@ -130,6 +131,7 @@ class Resolver:
             average,
             readout,
             settings.dtype,
+            settings.causal,
         )
 
     def _failure(self) -> StarError:
@@ -449,7 +451,13 @@ class Resolver:
         # A unit experts(...) is written in the backbone, where the model's own numbers are read.
         own = self.settings.own if request.node.name == "experts" else {}
         around = Surroundings(
-            numbers, self.operators, self.model.name_span.source, self.limits, self.warn, own
+            numbers,
+            self.operators,
+            self.model.name_span.source,
+            self.limits,
+            self.warn,
+            own,
+            self.settings.causal,
         )
         try:
             body = instantiate(request, around)

@@ -42,7 +42,7 @@ from starc.grammar import nodes
 from starc.grammar.errors import StarError, suggest
 from starc.grammar.source import Span
 
-PLANNED_SETTINGS = ("causal",)
+PLANNED_SETTINGS: tuple[str, ...] = ()
 
 
 def _options(word: str, *arguments: Argument) -> Entry:
@@ -66,6 +66,7 @@ SETTINGS = (
     "position",
     "head",
     "final_norm",
+    "causal",
     "readout",
     "init",
     "dtype",
@@ -96,6 +97,7 @@ class Settings:
     dtype: str = "float32"
     own: dict[str, Numeric] = field(default_factory=dict)
     """Numbers that the model names for itself."""
+    causal: bool = True
     complete: bool = True
     """Whether all sizes are known; without them nothing else of the model can be judged."""
 
@@ -199,6 +201,8 @@ def _set(
         settings.final_norm = None if _is_none(expr) else resolve_norm(expr, scope)
     elif name == "position":
         settings.position = _word(expr, "position", ("none", "learned", "sinusoidal"))
+    elif name == "causal":
+        settings.causal = _word(expr, "causal", ("true", "false")) == "true"
     elif name == "embedding":
         word, options = _word_with_options(expr, "embedding", _EMBEDDINGS, expressions)
         norm = None if options["norm"] == "none" else default_norm(options["norm"])

@@ -32,6 +32,7 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "implicit_filter": ("wide",),
     "ssm_filter": ("wide",),
     "modal_convolution": ("wide",),
+    "decay_scores": ("wide",),
     "semi_separable_matrix": ("wide", "to_chunks"),
     # support functions
     "step": ("as_heads",),

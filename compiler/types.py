@@ -57,6 +57,7 @@ class Mixer:
     """`flat` marks lanes not yet split into heads and channels (a Toeplitz matrix per lane).
 
     `causal` says that T_ij = 0 for j > i. `linear` says that no nonlinearity has been applied.
+    `sink` says that a softmax is due, in which a sink takes part.
     """
 
     heads: int
@@ -64,6 +65,7 @@ class Mixer:
     flat: bool = False
     causal: bool = False
     linear: bool = True
+    sink: bool = False
 
     def __str__(self) -> str:
         per_channel = f", {self.channels}" if self.channels > 1 else ""

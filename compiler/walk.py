@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from starc.compiler.catalog import ENTRIES
 from starc.compiler.ir import Value
 from starc.compiler.types import Constant, Feature, Filter, Mixer, Transition, apply_mixer
+from starc.compiler.visibility import ALL, MASKS, Seen, own_mask, value_also, visible
 from starc.compiler.work import WHOLE, Work
 from starc.grammar.errors import InternalError
 
@@ -57,11 +58,14 @@ LOW_RANK_STEPS: dict[str, Callable[[Value], int]] = {
 }
 """Parts of a transition that read the state along one vector and write it along another."""
 
-SUM_ROWS = frozenset({"mixer_softmax", "normalize"})
-"""Stages that divide the entries of a row by a sum over it."""
+READS_ROWS = frozenset({"mixer_softmax", "normalize", "standardize", "select"})
+"""Stages by which an entry depends on all visible ones of its row."""
 
-POINTWISE_ON_MIXERS = frozenset({"mixer_softmax", "mixer_sigmoid", "mixer_relu", "softcap"})
-"""Nonlinear stages that need every T_ij by itself, so that T has to be written out."""
+TERMS = frozenset({"bias", "decay", "alibi", "relative", "sink"})
+"""Stages that add a feature to scores; `bias` and `decay` read it by key."""
+
+WRITTEN_OUT = frozenset({"mixer_sigmoid", "mixer_relu", "softcap", "toeplitz"}) | READS_ROWS | TERMS
+"""Mixers that need every T_ij by itself, so that T has to be written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +90,15 @@ class Walk:
         self.delays: dict[int, int] = {}
         self.spans: dict[int, int] = {}
         self._wanted: dict[Node, int] = {}
-        self.pairs: dict[tuple[int, bool], int] = {}
+        self.pairs: dict[tuple[int, int, bool], int] = {}
         self.token = self.position = self.spectrum = self.triple = self.state = 0
         self.modal = 0, 0
-        self._written: set[tuple[int, int, bool, bool]] = set()
+        self._written: set[tuple[int, Seen, bool, bool]] = set()
         for value in values:
             self.nodes.append(self._visit(value))
 
     def work(self) -> Work:
-        pairs = tuple((window, causal, n) for (window, causal), n in self.pairs.items())
+        pairs = tuple((*kind, n) for kind, n in self.pairs.items())
         return Work(self.token, self.position, pairs, self.spectrum, self.triple, self.modal)
 
     # --- the graph of token-local values ------------------------------------------------------
@@ -104,7 +108,7 @@ class Walk:
             return None
         if value.op == "apply":
             mixer, operand = value.inputs
-            return self._apply(mixer, self._operand(operand), WHOLE, False)
+            return self._apply(mixer, self._operand(operand), ALL, False)
         if value.op in ALGORITHMS:
             return self._algorithm(value)
         entry = ENTRIES[value.op]
@@ -171,46 +175,48 @@ class Walk:
 
     # --- mixers that act on a value -----------------------------------------------------------
 
-    def _apply(self, id: int, operand: _Operand, window: int, masked: bool) -> Node:
-        """T @ V for the mixer `id`, seen through masks of that width; the node of the result."""
+    def _apply(self, id: int, operand: _Operand, seen: Seen, masked: bool) -> Node:
+        """T @ V for the mixer `id`, seen through masks; the node of the result."""
         mixer = self.values[id]
         inputs = mixer.inputs
         type_ = apply_mixer(_mixer(mixer), operand.type)
+        type_is_causal = _mixer(mixer).causal
         match mixer.op:
             case "diagonal":
                 return self._local(type_, [self.nodes[inputs[0]], operand.node])
             case "row_scale":
-                result = self._apply(inputs[1], operand, window, masked)
+                result = self._apply(inputs[1], operand, seen, masked)
                 return self._local(type_, [self.nodes[inputs[0]], result])
             case "mixer_add" | "mixer_subtract":
-                parts = [self._apply(i, operand, window, masked) for i in inputs]
+                parts = [self._apply(i, operand, seen, masked) for i in inputs]
                 return self._local(type_, parts)
             case "mixer_negate" | "mixer_scale":
-                return self._apply(inputs[0], operand, window, masked)
+                return self._apply(inputs[0], operand, seen, masked)
             case "causal":
                 masked = masked or not _mixer(self.values[inputs[0]]).causal
-                return self._apply(inputs[0], operand, window, masked)
-            case "band":
-                narrow = min(window, mixer.attribute("w"))
-                return self._apply(inputs[0], operand, narrow, masked)
-            case "normalize" if window == WHOLE and (chain := self._linear_chain(inputs[0])):
+                return self._apply(inputs[0], operand, seen, masked)
+            case op if op in MASKS and not value_also(mixer):
+                return self._apply(inputs[0], operand, seen.within(own_mask(mixer)), masked)
+            case "normalize" if (
+                seen == ALL and type_is_causal and (chain := self._linear_chain(inputs[0]))
+            ):
                 return self._recur(chain, operand, type_, sums=True)
             case "normalize":
-                return self._written_out(id, operand, window, masked)
+                return self._written_out(id, operand, seen, masked)
             case "compose":
                 left, right = inputs
                 free = "diagonal" in (self.values[left].op, self.values[right].op)
-                if free or (window == WHOLE and not masked):
-                    inner = self._apply(right, operand, window, masked)
+                if free or (seen == ALL and not masked):
+                    inner = self._apply(right, operand, seen, masked)
                     between = apply_mixer(_mixer(self.values[right]), operand.type)
-                    return self._apply(left, _Operand(inner, between), window, masked)
-                return self._written_out(id, operand, window, masked)
-            case "toeplitz":
-                return self._convolve(inputs[0], operand, type_, window)
-            case op if op in SEPARABLE and window == WHOLE:
+                    return self._apply(left, _Operand(inner, between), seen, masked)
+                return self._written_out(id, operand, seen, masked)
+            case "toeplitz" if seen.window is not None:
+                return self._convolve(inputs[0], operand, type_, seen.window)
+            case op if op in SEPARABLE and seen == ALL and (masked or type_is_causal):
                 return self._recur(mixer, operand, type_)
-            case op if op in SEPARABLE or op in POINTWISE_ON_MIXERS:
-                return self._written_out(id, operand, window, masked)
+            case op if op in SEPARABLE or op in WRITTEN_OUT or op in MASKS:
+                return self._written_out(id, operand, seen, masked)
             case op:
                 raise InternalError(f"no rule says what the mixer {op!r} costs")
 
@@ -231,7 +237,7 @@ class Walk:
             if window == WHOLE:
                 self.spectrum += channels
             else:
-                self._pair(window, True, 2 * channels)
+                self._pair(Seen(window, ((window, 1),)), True, 2 * channels)
         return self._node(type_, ())
 
     def _linear_chain(self, id: int) -> Value | None:
@@ -281,12 +287,13 @@ class Walk:
                 sums = dict(value.attributes).get("floor") is not None
                 return self._recur(value, self._operand(value.inputs[-1]), type_, sums)
             case "attention" | "banded_attention" as op:
-                c, b, v = (self._operand(i) for i in value.inputs)
+                query, key, content = (self._operand(i) for i in value.inputs)
                 window = value.attribute("band") if op == "banded_attention" else WHOLE
-                self._need(b.node, window)
-                self._need(v.node, window)
-                channels = max(c.type.channels, b.type.channels) + v.type.channels
-                self._pair(window, True, 2 * type_.heads * channels)
+                seen = Seen(window, ((window, 1),))
+                self._need(key.node, window)
+                self._need(content.node, window)
+                channels = max(query.type.channels, key.type.channels) + content.type.channels
+                self._pair(seen, True, 2 * type_.heads * channels)
             case "short_convolution" | "long_convolution" | "modal_convolution":
                 kernel, operand = value.inputs
                 taps = value.attribute("taps") if value.op != "modal_convolution" else None
@@ -304,20 +311,20 @@ class Walk:
 
     # --- mixers written out, one number per visible pair -----------------------------------------
 
-    def _pair(self, window: int, causal: bool, operations: int) -> None:
-        self.pairs[window, causal] = self.pairs.get((window, causal), 0) + operations
+    def _pair(self, seen: Seen, causal: bool, operations: int) -> None:
+        for window, step in seen.spans:
+            kind = window, step, causal
+            self.pairs[kind] = self.pairs.get(kind, 0) + operations
 
-    def _written_out(self, id: int, operand: _Operand, window: int, masked: bool) -> Node:
+    def _written_out(self, id: int, operand: _Operand, seen: Seen, masked: bool) -> Node:
         """T is made entry by entry: the value and what makes the entries are kept per token."""
         mixer = _mixer(self.values[id])
         type_ = apply_mixer(mixer, operand.type)
         causal = masked or mixer.causal
-        # A mask outside of softmax or normalize hides entries that these still have to see.
-        inside = WHOLE if self._sums_rows(id) else window
-        reach = min(window, self._reach(id))
-        self._wanted = {operand.node: reach}
-        self._entries(id, inside, causal, True)
-        self._pair(reach, causal, 2 * type_.heads * operand.type.channels)
+        left = seen.within(visible(self.values, id))
+        self._wanted = {operand.node: left.reach}
+        self._entries(id, seen, causal, True)
+        self._pair(left, causal, 2 * type_.heads * operand.type.channels)
         # Rows of T and the value they meet have to be of one length.
         span = max(self._wanted.values())
         for node in self._wanted:
@@ -332,68 +339,65 @@ class Walk:
     def _sums_rows(self, id: int) -> bool:
         """Whether a stage of the mixer sums over rows, so that it needs them whole."""
         value = self.values[id]
-        return value.op in SUM_ROWS or any(
+        return value.op in READS_ROWS or any(
             self._sums_rows(i) for i in value.inputs if isinstance(self.values[i].type, Mixer)
         )
 
-    def _reach(self, id: int) -> int:
-        """The widest band of visible entries: masks narrow it, sums take the wider one."""
-        value = self.values[id]
-        inner = [self._reach(i) for i in value.inputs if isinstance(self.values[i].type, Mixer)]
-        match value.op:
-            case "diagonal":
-                return 1
-            case "band":
-                return min(inner[0], int(value.attribute("w")))
-            case "compose":
-                return min(WHOLE, sum(inner) - 1)
-        return max(inner, default=WHOLE)
-
-    def _entries(self, id: int, window: int, causal: bool, first: bool) -> None:
+    def _entries(self, id: int, seen: Seen, causal: bool, first: bool) -> None:
         """Count the entries T_ij of a mixer and need what they read at past tokens.
 
         `first` says that the rows of this mixer are rows of the whole, so that what belongs to row
         i (C, a factor of the row) is read at the newest token only.
         """
-        if (id, window, causal, first) in self._written:
+        if (id, seen, causal, first) in self._written:
             return
-        self._written.add((id, window, causal, first))
+        self._written.add((id, seen, causal, first))
         value = self.values[id]
         inputs = value.inputs
         match value.op:
             case op if op in SEPARABLE:
                 parts, _ = self._parts(value)
                 for i in parts[1:] if first else parts:
-                    self._want(i, window)
+                    self._want(i, seen.reach)
                 channels = max(self._operand(i).type.channels for i in parts)
-                self._pair(window, causal, 2 * _mixer(value).heads * channels)
+                self._pair(seen, causal, 2 * _mixer(value).heads * channels)
+            case op if op in MASKS:
+                # Rows of earlier tokens reach further back than their masks.
+                narrower = seen.within(visible(self.values, id)) if first else seen
+                while self.values[id].op in MASKS:
+                    id = self.values[id].inputs[0]
+                self._entries(id, narrower, causal, first)
+            case "select" if len(inputs) > 1:
+                self._entries(inputs[0], seen.within(visible(self.values, id)), causal, first)
+                self._entries(inputs[1], ALL, causal, first)
+            case op if op in READS_ROWS:  # masks outside do not change what is read inside
+                self._entries(inputs[0], ALL if first else seen, causal, first)
+            case op if op in TERMS:
+                if op in ("bias", "decay") or not first:
+                    self._want(inputs[1], seen.reach)
+                self._entries(inputs[0], seen, causal, first)
             case "diagonal":
                 if not first:
-                    self._want(inputs[0], window)
+                    self._want(inputs[0], seen.reach)
             case "row_scale":
                 if not first:
-                    self._want(inputs[0], window)
-                self._entries(inputs[1], window, causal, first)
+                    self._want(inputs[0], seen.reach)
+                self._entries(inputs[1], seen, causal, first)
             case "compose":
                 left, right = inputs
-                window = min(window, self._reach(id))
-                self._entries(left, window, causal, first)
+                seen = (ALL if self._sums_rows(id) else seen).within(visible(self.values, id))
+                self._entries(left, seen, causal, first)
                 if self.values[left].op == "diagonal":
-                    self._entries(right, window, causal, first)
+                    self._entries(right, seen, causal, first)
                 else:
-                    self._entries(right, window, causal, False)
+                    self._entries(right, seen, causal, False)
                     if self.values[right].op != "diagonal":
                         self.triple += 2 * _mixer(value).heads
-            case "band":
-                # Rows of earlier tokens reach further back than their band.
-                if first and not self._sums_rows(inputs[0]):
-                    window = min(window, int(value.attribute("w")))
-                self._entries(inputs[0], window, causal, first)
             case "toeplitz":
                 pass
             case _:
                 for i in inputs:
-                    self._entries(i, window, causal, first)
+                    self._entries(i, seen, causal, first)
 
 
 def _mixer(value: Value) -> Mixer:

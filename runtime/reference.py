@@ -23,9 +23,10 @@ from starc.grammar.errors import InternalError
 from starc.runtime.reference_maps import MAPS
 from starc.runtime.reference_mixers import MIXERS
 from starc.runtime.reference_routing import ROUTING
+from starc.runtime.reference_scores import SCORES
 from starc.runtime.reference_stages import STAGES, Step, normalise
 
-OPERATIONS = {**STAGES, **MAPS, **ROUTING, **MIXERS}
+OPERATIONS = {**STAGES, **MAPS, **ROUTING, **MIXERS, **SCORES}
 """Every operation of the catalog but `input` and `experts`."""
 
 

@@ -1,8 +1,8 @@
 """The oracle's mixers: T(x) as a tensor (B, heads, channels, T, T) and the set of visible entries.
 
-Constructors fill the matrix entry by entry, stages change entries or shrink the visible set, the
-algebra adds and multiplies matrices. Owns: operations of the catalog that give or apply a mixer.
-Refuses: speed, and any code shared with the templates or with lowering.
+Constructors fill the matrix entry by entry, the algebra adds and multiplies matrices. Owns:
+operations of the catalog that make, combine or apply mixers. Refuses: stages on them
+(reference_scores.py), speed, and any code shared with the templates or with lowering.
 """
 
 from __future__ import annotations
@@ -20,14 +20,23 @@ from starc.runtime.reference_transitions import TRANSITIONS, Matrices
 
 @dataclass(frozen=True)
 class Matrix:
-    """`entries` (B, h, c, T, T), zero outside `visible` (T, T); B and c may be 1 and broadcast.
+    """`entries` (B, h, c, T, T), of which those outside of `visible` do not count (`clean` zeroes
+    them); axes of size 1 broadcast, and `visible` and `reachable` may be (T, T).
 
-    `flat`: the head axis counts lanes, not yet split into the heads and channels of a value.
+    `reachable` are the pairs that a mask with `also` may show. `sink` (B, h, 1, T, 1) is a score
+    that the next softmax takes in. `flat`: the head axis counts lanes, not yet split into the heads
+    and channels of a value.
     """
 
     entries: Tensor
     visible: Tensor
+    reachable: Tensor
     flat: bool = False
+    sink: Tensor | None = None
+
+    @property
+    def clean(self) -> Tensor:
+        return torch.where(self.visible, self.entries, 0.0)
 
     def to(self, heads: int, channels: int) -> Matrix:
         """This matrix for a value of so many heads and channels (axes of size 1 broadcast)."""
@@ -38,7 +47,17 @@ class Matrix:
                 entries = entries.reshape(entries.shape[0], heads, channels, *entries.shape[-2:])
             elif lanes not in (heads, 1):
                 raise InternalError(f"{lanes} lanes for {heads} heads of {channels} channels")
-        return Matrix(group_heads(entries, heads, 1), self.visible)
+        return replace(self, entries=entries, flat=False).grouped(heads)
+
+    def grouped(self, heads: int) -> Matrix:
+        """This matrix with so many heads, of which several may be equal."""
+
+        def many(x: Tensor) -> Tensor:
+            return x if x.ndim == 2 or x.shape[1] == 1 else group_heads(x, heads, 1)
+
+        sink = None if self.sink is None else group_heads(self.sink, heads, 1)
+        entries = group_heads(self.entries, heads, 1)
+        return replace(self, entries=entries, visible=many(self.visible), sink=sink)
 
 
 def group_heads(x: Tensor, heads: int, dim: int) -> Tensor:
@@ -50,11 +69,17 @@ def _square(length: int) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool)
 
 
-def _feature(value: Tensor, length: int) -> Tensor:
+def feature(value: Tensor, length: int) -> Tensor:
     """A feature or constant as (B, h, d, T), B = 1 for a constant."""
     if value.ndim == 2:
         value = value.expand(1, length, *value.shape)
     return value.permute(0, 2, 3, 1)
+
+
+def _causal(entries: Tensor) -> Matrix:
+    """A matrix that is causal by structure."""
+    past = _square(entries.shape[-1]).tril()
+    return Matrix(entries, past, past)
 
 
 # --- constructors ------------------------------------------------------------------------------
@@ -62,20 +87,21 @@ def _feature(value: Tensor, length: int) -> Tensor:
 
 def _parts(s: Step) -> tuple[Tensor, ...]:
     """The features that make up a mixer, each (B, h, N, T) in the most heads and channels."""
-    parts = [_feature(x, s.length) for x in s.operands]
+    parts = [feature(x, s.length) for x in s.operands]
     batch, heads, channels = (max(x.shape[axis] for x in parts) for axis in range(3))
     return tuple(group_heads(x, heads, 1).expand(batch, -1, channels, -1) for x in parts)
 
 
 def _diagonal(s: Step) -> Matrix:
-    f = _feature(s.x, s.length)
-    return Matrix(torch.diag_embed(f), torch.eye(s.length, dtype=torch.bool))
+    f = feature(s.x, s.length)
+    own = torch.eye(s.length, dtype=torch.bool)
+    return Matrix(torch.diag_embed(f), own, _square(s.length).tril())
 
 
 def _low_rank(s: Step) -> Matrix:
     c, b = _parts(s)  # (B, h, N, T)
     entries = torch.einsum("bhni,bhnj->bhij", c, b)
-    return Matrix(entries.unsqueeze(2), _square(s.length))
+    return Matrix(entries.unsqueeze(2), _square(s.length), _square(s.length))
 
 
 def _semi_separable(s: Step) -> Matrix:
@@ -102,52 +128,14 @@ def _semi_separable(s: Step) -> Matrix:
         read = before if s.get("read") == "before" else reached
         row = (c[..., i : i + 1] * read).sum(2)  # (B, h, i) or (B, h, i + 1)
         rows.append(F.pad(row, (0, s.length - row.shape[-1])))
-    return Matrix(torch.stack(rows, dim=2).unsqueeze(2), _square(s.length).tril())
+    return _causal(torch.stack(rows, dim=2).unsqueeze(2))
 
 
 def _toeplitz(s: Step) -> Matrix:
     taps = s.x  # (lanes, T)
     steps = torch.arange(s.length)[:, None] - torch.arange(s.length)
     entries = torch.where(steps >= 0, taps[:, steps.clamp(min=0)], 0.0)
-    return Matrix(entries[None, :, None], _square(s.length).tril(), flat=True)
-
-
-# --- stages ------------------------------------------------------------------------------------
-
-
-def _mask(s: Step) -> Matrix:
-    mixer: Matrix = s.operands[0]
-    if s.op == "causal":
-        pattern = _square(s.length).tril()
-    else:
-        steps = torch.arange(s.length)[:, None] - torch.arange(s.length)
-        pattern = steps.abs() < s.get("w")
-    visible = mixer.visible & pattern
-    return replace(mixer, entries=torch.where(visible, mixer.entries, 0.0), visible=visible)
-
-
-def _stage(s: Step) -> Matrix:
-    """Scores of visible entries through a function; the others stay zero."""
-    mixer: Matrix = s.operands[0]
-    t, visible = mixer.entries, mixer.visible
-    match s.op:
-        case "mixer_scale":
-            t = t * float(s.get("s"))
-        case "mixer_negate":
-            t = -t
-        case "softcap":
-            c = float(s.get("c"))
-            t = c * (t / c).tanh()
-        case "mixer_sigmoid":
-            t = t.sigmoid()
-        case "mixer_relu":
-            t = t.relu()
-        case "mixer_softmax":
-            t = torch.where(visible, t, -torch.inf).softmax(-1)
-        case "normalize":
-            floor = float(s.get("floor"))
-            t = t / t.sum(-1, keepdim=True).abs().clamp(min=floor)
-    return replace(mixer, entries=torch.where(visible, t, 0.0))
+    return replace(_causal(entries[None, :, None]), flat=True)
 
 
 # --- algebra -----------------------------------------------------------------------------------
@@ -167,31 +155,39 @@ def _unified(left: Matrix, right: Matrix) -> tuple[Matrix, Matrix, bool]:
 def _sum(s: Step) -> Matrix:
     left, right, flat = _unified(*s.operands)
     sign = 1 if s.op == "mixer_add" else -1
-    return Matrix(left.entries + sign * right.entries, left.visible | right.visible, flat)
+    return Matrix(
+        left.clean + sign * right.clean,
+        left.visible | right.visible,
+        left.reachable | right.reachable,
+        flat,
+    )
 
 
 def _compose(s: Step) -> Matrix:
     """T1 @ T2: token i sees j when some k links them."""
     left, right, flat = _unified(*s.operands)
     linked = (left.visible.double() @ right.visible.double()) > 0
-    return Matrix(left.entries @ right.entries, linked, flat)
+    reachable = (left.reachable.double() @ right.reachable.double()) > 0
+    return Matrix(left.clean @ right.clean, linked, reachable, flat)
 
 
 def _row_scale(s: Step) -> Matrix:
     mixer: Matrix = s.operands[1]
-    f = _feature(s.x, s.length).unsqueeze(-1)  # (B, h, d, T, 1): a factor for each row
-    if f.shape[1:3] == (1, 1):
-        return replace(mixer, entries=f * mixer.entries)
-    rows, mixer, flat = _unified(Matrix(f, mixer.visible), mixer)
-    return Matrix(rows.entries * mixer.entries, mixer.visible, flat)
+    f = feature(s.x, s.length).unsqueeze(-1)  # (B, h, d, T, 1): a factor for each row
+    heads, channels = f.shape[1:3]
+    if (heads, channels) != (1, 1):
+        if not mixer.flat:
+            heads = max(heads, mixer.entries.shape[1])
+        mixer = mixer.to(heads, channels)
+    return replace(mixer, entries=group_heads(f, heads, 1) * mixer.entries)
 
 
 def _apply(s: Step) -> Tensor:
     """T @ V: y_i = sum_j T_ij V_j for every head and channel."""
     mixer: Matrix = s.operands[0]
-    v = _feature(s.operands[1], s.length)  # (B, h, d, T)
+    v = feature(s.operands[1], s.length)  # (B, h, d, T)
     heads = v.shape[1] if mixer.flat else max(mixer.entries.shape[1], v.shape[1])
-    t = mixer.to(heads, v.shape[2]).entries
+    t = mixer.to(heads, v.shape[2]).clean
     y = (t @ group_heads(v, heads, 1).unsqueeze(-1)).squeeze(-1)
     return y.permute(0, 3, 1, 2)
 
@@ -202,15 +198,6 @@ MIXERS: dict[str, Operation] = {
     "low_rank": _low_rank,
     "semi_separable": _semi_separable,
     "toeplitz": _toeplitz,
-    "causal": _mask,
-    "band": _mask,
-    "mixer_scale": _stage,
-    "mixer_negate": _stage,
-    "softcap": _stage,
-    "mixer_sigmoid": _stage,
-    "mixer_relu": _stage,
-    "mixer_softmax": _stage,
-    "normalize": _stage,
     "mixer_add": _sum,
     "mixer_subtract": _sum,
     "compose": _compose,

@@ -97,6 +97,12 @@ def recommended_settings(
             f"'{config['name']}' has a vocabulary of {config['vocab']}, but text is read as bytes.",
             f"set vocab = {VOCAB} in the model, or give --set vocab={VOCAB}.",
         )
+    if not config.get("causal", True):
+        raise _error(
+            "causality",
+            f"'{config['name']}' sees later tokens: it cannot learn to predict them.",
+            "a language model has 'causal = true'; this one encodes a text.",
+        )
     if precision not in PRECISIONS:
         raise _error(
             "bad-precision",

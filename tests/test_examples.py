@@ -97,6 +97,9 @@ def test_waiting_example_says_what_it_waits_for(path: Path) -> None:
 
 
 ARGUMENTS = {
+    "differential": "heads = 4",
+    "forgetting": "heads = 4",
+    "sparse": "heads = 4, groups = 2, block = 8, stride = 4, size = 4, top = 4",
     "mha": "heads = 2",
     "gqa": "heads = 4, groups = 2",
     "mqa": "heads = 2",

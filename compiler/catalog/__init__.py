@@ -17,6 +17,7 @@ from starc.compiler.catalog.mixers import MIXERS
 from starc.compiler.catalog.pointwise import POINTWISE
 from starc.compiler.catalog.position import POSITION
 from starc.compiler.catalog.routing import ROUTING
+from starc.compiler.catalog.scores import SCORES
 from starc.compiler.catalog.stages import STAGES
 from starc.compiler.catalog.transitions import TRANSITIONS
 from starc.compiler.catalog.transposed import TRANSPOSED
@@ -33,6 +34,7 @@ ENTRIES: dict[str, Entry] = {
         *ROUTING,
         *MIXERS,
         *TRANSITIONS,
+        *SCORES,
         *ALGORITHMS,
         *TRANSPOSED,
         *BACKBONE,
@@ -44,7 +46,7 @@ _FEATURE_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.STAGE}
 _MIXER_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.MIXER_STAGE}
 _CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.SOURCE)}
 
-PLANNED = frozenset("static alibi bias decay dilated strided block first select sink".split())
+PLANNED = frozenset("static".split())
 """Names that the language reserves and this version refuses with a diagnostic of their own."""
 
 NAMES = frozenset(e.name for e in _WRITTEN) | PLANNED

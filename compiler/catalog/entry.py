@@ -66,6 +66,7 @@ class Entry:
     the operands.
     `idle` counts the numbers that a token does not use, of the operation's own parameter or else
     of the constant that is its last operand.
+    With `optional` the last operand may be left out.
     `torch` is a PyTorch expression for operations that need no more: operands are {0}, {1}, ...,
     attributes stand under their names.
     """
@@ -82,6 +83,7 @@ class Entry:
     local: bool = True
     pointwise: bool = False
     variadic: bool = False
+    optional: bool = False
     torch: str = ""
     spelling: str = ""
 

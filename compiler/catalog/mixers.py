@@ -1,4 +1,4 @@
-"""Mixers: the structures of T, stages on them and their algebra.
+"""Mixers: the structures of T, and their algebra.
 
 A mixer value denotes a token-by-token matrix per head together with the set of pairs (i, j) that
 are visible. Masks (causal, band) shrink that set and zero what lies outside; softmax and normalize
@@ -9,20 +9,16 @@ Owns: one table entry for each. Refuses: how a mixer is computed (the pass `sele
 
 from __future__ import annotations
 
-from dataclasses import replace
-from fractions import Fraction
-
 from starc.compiler.catalog.entry import (
     Arguments,
     Entry,
     Inputs,
     Role,
     Rule,
-    positive,
     real,
-    size,
     value_of,
 )
+from starc.compiler.catalog.scores import mixer_of
 from starc.compiler.catalog.transitions import READ, paired_channels, semi_separable
 from starc.compiler.types import (
     Filter,
@@ -35,18 +31,6 @@ from starc.compiler.types import (
     group_heads,
     unify_mixers,
 )
-
-
-def _mixer_of(type_: Type, what: str) -> Mixer:
-    if not isinstance(type_, Mixer):
-        raise Problem(
-            "wrong-type",
-            f"'{what}' needs a mixer, not a {describe(type_)}.",
-            f"given a {describe(type_)}",
-            "mixers are made by diagonal, low_rank, semi_separable and toeplitz.",
-        )
-    return type_
-
 
 # --- constructors ------------------------------------------------------------------------------
 
@@ -78,30 +62,7 @@ def _toeplitz(inputs: Inputs, arguments: Arguments) -> Type:
 
 def _keep(what: str) -> Rule:
     def rule(inputs: Inputs, arguments: Arguments) -> Type:
-        return _mixer_of(inputs[0], what)
-
-    return rule
-
-
-def _nonlinear(what: str) -> Rule:
-    def rule(inputs: Inputs, arguments: Arguments) -> Type:
-        mixer = _mixer_of(inputs[0], what)
-        if mixer.flat or mixer.channels > 1:
-            raise Problem(
-                "wrong-type",
-                f"'{what}' needs one matrix per head; this mixer has one per channel.",
-                f"given a {describe(mixer)}",
-                "a nonlinearity over T fits mixers made of low_rank or semi_separable.",
-            )
-        return replace(mixer, linear=False)
-
-    return rule
-
-
-def _mask(what: str, causal: bool) -> Rule:
-    def rule(inputs: Inputs, arguments: Arguments) -> Type:
-        mixer = _mixer_of(inputs[0], what)
-        return replace(mixer, causal=mixer.causal or causal)
+        return mixer_of(inputs[0], what)
 
     return rule
 
@@ -110,13 +71,13 @@ def _mask(what: str, causal: bool) -> Rule:
 
 
 def _combine(inputs: Inputs, arguments: Arguments) -> Type:
-    left, right = _mixer_of(inputs[0], "+"), _mixer_of(inputs[1], "+")
+    left, right = mixer_of(inputs[0], "+"), mixer_of(inputs[1], "+")
     heads, channels, flat = unify_mixers(left, right)
     return Mixer(heads, channels, flat, left.causal and right.causal, left.linear and right.linear)
 
 
 def _row_scale(inputs: Inputs, arguments: Arguments) -> Type:
-    value, mixer = value_of(inputs[0], "*"), _mixer_of(inputs[1], "*")
+    value, mixer = value_of(inputs[0], "*"), mixer_of(inputs[1], "*")
     rows = Mixer(value.heads, value.channels, causal=True)
     if (value.heads, value.channels) == (1, 1):
         return mixer
@@ -125,7 +86,7 @@ def _row_scale(inputs: Inputs, arguments: Arguments) -> Type:
 
 
 def _apply(inputs: Inputs, arguments: Arguments) -> Type:
-    return apply_mixer(_mixer_of(inputs[0], "@"), inputs[1])
+    return apply_mixer(mixer_of(inputs[0], "@"), inputs[1])
 
 
 def _broadcast(inputs: Inputs, arguments: Arguments) -> Type:
@@ -157,50 +118,6 @@ MIXERS = (
         operands=("mixer",),
         arguments=(real("s"),),
         spelling="scale",
-    ),
-    Entry(
-        "softcap",
-        _STAGE,
-        "c tanh(T / c)",
-        _nonlinear("softcap"),
-        operands=("mixer",),
-        arguments=(positive("c"),),
-    ),
-    Entry("causal", _STAGE, "token i sees j <= i", _mask("causal", True), operands=("mixer",)),
-    Entry(
-        "band",
-        _STAGE,
-        "token i sees |i - j| < w",
-        _mask("band", False),
-        operands=("mixer",),
-        arguments=(size("w"),),
-    ),
-    Entry(
-        "mixer_softmax",
-        _STAGE,
-        "softmax over the visible entries of a row",
-        _nonlinear("softmax"),
-        operands=("mixer",),
-        spelling="softmax",
-    ),
-    Entry(
-        "mixer_sigmoid",
-        _STAGE,
-        "sigmoid of the visible entries",
-        _nonlinear("sigmoid"),
-        operands=("mixer",),
-        spelling="sigmoid",
-    ),
-    Entry(
-        "mixer_relu", _STAGE, "max(T, 0)", _nonlinear("relu"), operands=("mixer",), spelling="relu"
-    ),
-    Entry(
-        "normalize",
-        _STAGE,
-        "divide a row by max(|its sum|, floor)",
-        _nonlinear("normalize"),
-        operands=("mixer",),
-        arguments=(positive("floor", Fraction(1, 10**6)),),
     ),
     Entry("compose", _INTERNAL, "T1 @ T2", _combine, operands=("left", "right"), local=False),
     Entry("mixer_add", _INTERNAL, "T1 + T2", _combine, operands=("left", "right")),

@@ -26,6 +26,7 @@ def lower(model: Model, digest: str, source: str) -> FilePlan:
         ("context", model.context),
         ("depth", model.depth),
         ("parameters", parameters),
+        *(() if model.causal else (("causal", False),)),
     )
     return FilePlan(
         title=f"{model.name}: a model of {parameters:,} parameters, written by starc {VERSION}.",

@@ -46,6 +46,7 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
         vocab=model.vocab,
         losses="losses" in scope.needs,
         cache=tuple(scope.cache),
+        causal=model.causal,
     )
     return (*functions.experts, *backbone.classes), plan
 

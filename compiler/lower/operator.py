@@ -23,6 +23,7 @@ from starc.compiler.naming import identifier
 from starc.compiler.plan import Line, ModuleClass
 from starc.compiler.profile import Layout, Profile
 from starc.compiler.types import Constant, Feature, Filter, Type
+from starc.compiler.visibility import Visible
 from starc.compiler.work import WHOLE
 from starc.grammar.errors import InternalError
 
@@ -80,8 +81,8 @@ class OperatorLowering:
         self.ambient: dict[str, Ambient] = {}
         self.routes: dict[int, tuple[str, str]] = {}
         """Locals that hold the gates and the chosen experts, by the value that routes."""
-        self.matrices: dict[tuple[int, bool], dense.Matrix] = {}
-        self.masks: dict[tuple[dense.Visible, bool], Text] = {}
+        self.matrices: dict[tuple[int, bool, str], dense.Matrix] = {}
+        self.masks: dict[tuple[Visible, bool, int, str], Text] = {}
         self.uses = Counter(i for v in self.values for i in _operands(v))
         self.uses.update(i for _, i in operator.outputs)
         self._readers: dict[int, list[int]] = {}

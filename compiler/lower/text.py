@@ -100,6 +100,8 @@ def initial(init: tuple[Any, ...], sizes: tuple[int, ...]) -> str:
         case "uniform":
             low, high = arguments
             return f"torch.empty({shape(sizes)}).uniform_({low:.6g}, {high:.6g})"
+        case "table":
+            return f"torch.tensor({arguments[0]!r}).view({shape(sizes)})"
         case "linspace":
             return _linspace(arguments, sizes)
         case "log" | "exp":

@@ -17,6 +17,10 @@ from fractions import Fraction
 from starc.compiler.ir import Model, Value
 from starc.compiler.passes.rewriting import Rewriter, rewrite
 from starc.compiler.types import Constant, Feature, Filter, Mixer
+from starc.compiler.visibility import MASKS, value_also
+
+SCORE_STAGES = frozenset({"mixer_scale", "select", "bias", "decay", "alibi", "relative", *MASKS})
+"""Stages that leave a score a score."""
 
 
 def canonicalize(model: Model) -> Model:
@@ -27,7 +31,7 @@ def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
     match value.op:
         case "apply":
             return _apply(r, value, *inputs)
-        case "causal" | "band":
+        case op if op in MASKS:
             return _mask(r, value, inputs[0])
         case "negate" | "mixer_negate":
             inner = r.value(inputs[0])
@@ -128,7 +132,7 @@ def _average(r: Rewriter, value: Value, x: int) -> int:
 def _is_score(r: Rewriter, mixer: int) -> bool:
     """Whether the chain ends in low_rank, whose scale belongs to the score."""
     m = r.value(mixer)
-    while m.op in ("mixer_scale", "causal", "band"):
+    while m.op in SCORE_STAGES:
         m = r.value(m.inputs[0])
     return m.op == "low_rank"
 
@@ -148,11 +152,24 @@ def grouped(r: Rewriter, value: Value, id: int, heads: int) -> int:
     return r.emit("repeat", (id,), value, n=heads // type_.heads)
 
 
+def _shown_again(r: Rewriter, value: Value) -> bool:
+    """Whether a mask with `also` follows, which finds what this one hides only if it stays."""
+    for other in r.operator.values:
+        if other.op in MASKS and value_also(other):
+            while other.op in MASKS:
+                if other is value:
+                    return True
+                other = r.operator.values[other.inputs[0]]
+    return False
+
+
 def _mask(r: Rewriter, value: Value, mixer: int) -> int | None:
     m, type_ = r.value(mixer), r.type(mixer)
     assert isinstance(type_, Mixer)
     if value.op == "causal" and type_.causal:
         return mixer
+    if _shown_again(r, value):
+        return None
 
     def masked(t: int) -> int:
         again = _mask(r, value, t)
@@ -172,7 +189,11 @@ def _mask(r: Rewriter, value: Value, mixer: int) -> int | None:
             return r.emit(m.op, (masked(m.inputs[0]),), value)
         case "row_scale":
             return r.emit(m.op, (m.inputs[0], masked(m.inputs[1])), value)
-        case "diagonal":
+        case "compose" if r.value(m.inputs[0]).op == "diagonal":
+            return r.emit(m.op, (m.inputs[0], masked(m.inputs[1])), value)
+        case "compose" if r.value(m.inputs[1]).op == "diagonal":
+            return r.emit(m.op, (masked(m.inputs[0]), m.inputs[1]), value)
+        case "diagonal" if value.op != "summary":
             return mixer
         case "toeplitz" if value.op == "band":
             taps = r.type(m.inputs[0])

@@ -24,6 +24,7 @@ from starc.compiler.kernel_plan import MAX_TAPS
 from starc.compiler.numbers import Numeric
 from starc.compiler.passes.rewriting import Rewriter, rewrite
 from starc.compiler.types import Constant, Feature, Filter
+from starc.compiler.visibility import value_also
 
 SHORT_TAPS = 32
 """Filters up to this many taps are summed tap by tap; longer ones go through the FFT, whose cost
@@ -70,6 +71,8 @@ def _chain(r: Rewriter, mixer: int) -> _Chain | None:
         elif stage.op == "mixer_scale":
             scale = scale * stage.attribute("s")
         elif stage.op == "band":
+            if value_also(stage):
+                return None
             band = min(band or stage.attribute("w"), stage.attribute("w"))
         elif stage.op == "mixer_softmax":
             softmax = True

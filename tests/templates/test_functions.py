@@ -104,16 +104,17 @@ def test_l2norm():
     same(function("l2norm")(x, eps=1e-2), x / (x.pow(2).sum(-1, keepdim=True) + 1e-2).sqrt(), x)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("band", [0, 1, 5])
 @pytest.mark.parametrize("rows", [1, 3, 7])
-def test_visible(causal: bool, band: int, rows: int):
-    seen = function("visible")(rows, 7, torch.device("cpu"), causal=causal, band=band)
+def test_visible(rows: int):
+    values = {"code": "(j <= i) & (i - j < 3)", "words": "j <= i and |i - j| < 3"}
+    seen = function("visible", rows=True, **values)(rows, 7, torch.device("cpu"))
     for row in range(rows):
         i = 7 - rows + row
         for j in range(7):
-            wanted = (j <= i or not causal) and (abs(i - j) < band or not band)
-            assert seen[row, j].item() == wanted
+            assert seen[row, j].item() == (j <= i < j + 3)
+    seen = function("visible", rows=False, code="j < 2", words="")(rows, 7, torch.device("cpu"))
+    assert seen.shape == (rows, 7)
+    assert seen.sum(-1).tolist() == [2] * rows
 
 
 def test_diagonal_matrix():

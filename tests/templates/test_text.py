@@ -73,10 +73,31 @@ FUNCTIONS = (
             "depthwise_convolution",
             "long_convolution",
             "toeplitz_matrix",
-            "visible",
+            "diagonal_matrix",
+            "decay_scores",
+            "distances",
+            "softmax_with_sink",
             "quick_gelu",
             "modal_convolution",
             "positions",
+        )
+    ),
+    FunctionPlan(
+        "visible",
+        "visible",
+        (("code", "(j <= i) & (i - j < 8)"), ("rows", True), ("words", "j <= i and |i - j| < 8")),
+    ),
+    FunctionPlan("standardize", "standardize", (("eps", "1e-05"),)),
+    *(
+        FunctionPlan("select", "select", (("block", block), ("groups", groups), ("top", 1024)))
+        for block in (1, 1024)
+        for groups in (0, 1, 128)
+    ),
+    *(
+        FunctionPlan("relative_scores", "relative_scores", values)
+        for values in (
+            (("channels", 1024), ("edges", ()), ("farthest", 0)),
+            (("channels", 4), ("edges", (1, 2, 5)), ("farthest", 8)),
         )
     ),
     FunctionPlan("sinusoidal", "sinusoidal", (("width", 768),)),
