@@ -160,7 +160,7 @@ STATE = {
         (8 + D) * L,
     ),
     "band after the nonlinearity": (
-        "T = low_rank(x |> dense(8), x |> dense(8)) |> causal |> softmax |> band(16)"
+        "T = low_rank(x |> dense(8), x |> dense(8)) |> causal |> sigmoid |> band(16)"
         "  y = T @ (x |> dense(width))",
         0,
         (8 + D) * 16,
@@ -170,12 +170,6 @@ STATE = {
         "  y = T @ (x |> dense(width))",
         0,
         (8 + D) * L,
-    ),
-    "band after a nonlinearity of single entries": (
-        "T = low_rank(x |> dense(8), x |> dense(8)) |> causal |> sigmoid |> band(16)"
-        "  y = T @ (x |> dense(width))",
-        0,
-        8 * 16 + D * 16,
     ),
     "banded, linear": (
         "T = low_rank(x |> dense(8), x |> dense(8)) |> causal |> band(16)"
