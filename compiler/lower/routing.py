@@ -50,7 +50,7 @@ def _route(o: OperatorLowering, value: Value) -> Text:
     o.lines.append(Line(call, f"(B, T, {options['top']})"))
     if weight := float(value.attribute("balance")):
         balance = o.functions.function("balance", gate=options["gate"])
-        o.ambient["losses"] = Ambient("", "losses", LOSSES)
+        o.ambient["losses"] = Ambient("", "losses", type=LOSSES)
         term = f"{weight!r} * {balance}({scores}, {chosen})"
         o.lines.append(Line(f"if losses is not None:\n    losses.append({term})"))
     o.routes[id] = gates, chosen
