@@ -213,6 +213,8 @@ class Walk:
                 return self._written_out(id, operand, seen, masked)
             case "toeplitz" if seen.window is not None:
                 return self._convolve(inputs[0], operand, type_, seen.window)
+            case "low_rank" if seen.window == 1:  # C_i . B_i
+                return self._local(type_, [*(self.nodes[i] for i in inputs), operand.node])
             case op if op in SEPARABLE and seen == ALL and (masked or type_is_causal):
                 return self._recur(mixer, operand, type_)
             case op if op in SEPARABLE or op in WRITTEN_OUT or op in MASKS:

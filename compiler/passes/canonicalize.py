@@ -181,8 +181,10 @@ def _mask(r: Rewriter, value: Value, mixer: int) -> int | None:
             c, b = (grouped(r, value, i, heads) for i in m.inputs)
             product = r.emit("multiply", (c, b), value)
             return r.emit("diagonal", (r.emit("sum", (product,), value),), value)
-        case "causal" if value.op == "band" and value.attribute("w") == 1:
+        case "causal" | "band" if value.op == "band" and value.attribute("w") == 1:
             return masked(m.inputs[0])
+        case "mixer_scale" if value.op == "band" and value.attribute("w") == 1:
+            return r.emit(m.op, (masked(m.inputs[0]),), value, **dict(m.attributes))
         case "mixer_add" | "mixer_subtract":
             return r.emit(m.op, tuple(masked(t) for t in m.inputs), value)
         case "mixer_negate":

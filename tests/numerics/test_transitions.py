@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.numerics.agreement import build, check_agreement
+from tests.numerics.decoding import check_decoding
 
 FEATURES = """C = x |> dense(8) |> heads(2)  B = x |> dense(8) |> heads(2) |> l2norm
 V = x |> dense(8) |> heads(2)  W = x |> dense(16) |> heads(4)  c = x |> dense(4)
@@ -50,6 +51,7 @@ MIXERS = {
     "before-normalize": "(semi_separable(C, a, B, read = before) |> normalize(1)) @ V",
     "before-softmax": "(semi_separable(C, A, B, read = before) |> softmax) @ V",
     "before-dplr": "(semi_separable(c, dplr(A, -a * b, b), B, read = before) |> softmax) @ V",
+    "bonus-scaled": "(low_rank(C, B) |> scale(3) |> causal |> band(4) |> band(1)) @ V",
     "band": "(semi_separable(C, householder(B, 1 - a) @ householder(b, a), B) |> band(7)) @ V",
 }
 
@@ -65,6 +67,11 @@ def test_mixer(name: str) -> None:
     check_agreement(compiled, (1, 67))
     check_agreement(compiled, (5,), torch.float32)
     check_agreement(compiled, (5,), torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_decoding(name: str) -> None:
+    check_decoding(build(program(MIXERS[name])), longest=67)
 
 
 def test_a_decay_of_hundreds_of_powers_does_not_overflow() -> None:
