@@ -22,6 +22,11 @@ Prepared = tuple[MixerPlan, list[Text]]
 """The plan of a recurrence, and its operands but for V."""
 
 
+CHUNK = 32
+"""Tokens of a chunk where scores are computed per channel or several times: half of the usual, which
+is as fast at 512 tokens and holds half as much (float32, one core)."""
+
+
 @dataclass(frozen=True)
 class _Reader:
     """A mixer to be lowered to an algorithm; texts of C (rows) and of what has a past."""
@@ -103,6 +108,7 @@ def _delta(r: _Reader, parts: list[int], v: int | None) -> Prepared:
     channels = max(o.width(i) for i in parts)
     own: dict[str, Any] = _decays(o, [w], value)
     own["beta_heads"] = o.type(beta).heads
+    own["chunk"] = CHUNK if own["a_channels"] > 1 else 64
     plan = _plan(r, c, b, v, channels, value.attribute("logarithmic"), **own)
     operands = [r.rows(c, channels), r.past(b, channels), r.past(beta, None)]
     if plan.a_channels:
@@ -119,7 +125,7 @@ def _dplr(r: _Reader, parts: list[int], v: int | None) -> Prepared:
     own: dict[str, Any] = _decays(o, [w for w, _, _ in steps], value)
     for name, i in (("left_heads", 1), ("right_heads", 2)):
         own[name] = o.type(steps[0][i]).heads if len(steps) == 1 else heads
-    own["steps"] = len(steps)
+    own["steps"], own["chunk"] = len(steps), CHUNK
     plan = _plan(r, c, b, v, channels, value.attribute("logarithmic"), **own)
     operands = [r.rows(c, channels)]
     for i, width in enumerate((plan.a_channels, channels, channels)):
