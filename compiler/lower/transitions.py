@@ -23,8 +23,8 @@ Prepared = tuple[MixerPlan, list[Text]]
 
 
 CHUNK = 32
-"""Tokens of a chunk where scores are computed per channel or several times: half of the usual, which
-is as fast at 512 tokens and holds half as much (float32, one core)."""
+"""Tokens of a chunk where scores are computed per channel or several times: half of the usual,
+which is as fast at 512 tokens and holds half as much (float32, one core)."""
 
 
 @dataclass(frozen=True)
