@@ -1,14 +1,15 @@
 """Sampling from a trained model.
 
-Owns: the choice of the next token, and windows of the context for models without a cache.
+Owns: the choice of the next token, and what is read again when the context is full.
 Refuses: tokenizers: what goes in and comes out are token numbers.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,18 +40,39 @@ def generate(
 ) -> Iterator[int]:
     """Yield `count` tokens that continue `prompt`, which must not be empty.
 
-    Each token is drawn from a fresh evaluation of the last `context` tokens. Only tokens below
-    `allowed` are drawn. The same seed gives the same tokens, whatever else draws random numbers.
+    A model with a cache (`init_cache`) reads each token once. When its context is full, the last
+    three quarters of it are read anew; a model without a cache reads the last `context` tokens
+    each time. Only tokens below `allowed` are drawn. The same seed gives the same tokens, whatever
+    else draws random numbers.
     """
     sampling = sampling or Sampling()
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.tensor(list(prompt), dtype=torch.int64, device=device)[-context:]
+    read = _reader(model, context)
     for _ in range(count):
-        logits = model(tokens[None])[0, -1, :allowed].float().cpu()  # (V,)
-        token = choose(logits, sampling, generator)
+        token = choose(read(tokens)[:allowed].float().cpu(), sampling, generator)
         yield token
         tokens = torch.cat([tokens, tokens.new_tensor([token])])[-context:]
+
+
+def _reader(model: nn.Module, context: int) -> Callable[[Tensor], Tensor]:
+    """A function from the last tokens (T,), one more at each call, to logits (V,) of the next."""
+    if not hasattr(model, "init_cache"):
+        return lambda tokens: cast(Tensor, model(tokens[None])[0, -1])
+    cache: Any = None
+    again = max(1, context - context // 4)
+
+    def read(tokens: Tensor) -> Tensor:
+        nonlocal cache
+        if cache is None or cache.length == context:
+            tokens = tokens if cache is None else tokens[-again:]
+            cache = cast(Any, model).init_cache(1, context)
+        else:
+            tokens = tokens[-1:]
+        return cast(Tensor, model(tokens[None], cache)[0, -1])
+
+    return read
 
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,22 @@ def test_the_window_never_exceeds_the_context():
     model.lengths.clear()
     list(generate(model, b"a", count=5, context=4))
     assert model.lengths == [1, 2, 3, 4, 4]
+
+
+def test_a_cache_is_read_once_and_renewed_when_full():
+    class Cached(Successor):
+        def init_cache(self, batch: int, max_length: int) -> SimpleNamespace:
+            assert batch == 1
+            return SimpleNamespace(length=0, max_length=max_length)
+
+        def forward(self, tokens: Tensor, cache: SimpleNamespace) -> Tensor:
+            cache.length += tokens.shape[1]
+            assert cache.length <= cache.max_length
+            return super().forward(tokens)
+
+    model = Cached()
+    assert bytes(generate(model, b"abc", count=8, context=8)) == b"defghijk"
+    assert model.lengths == [3, 1, 1, 1, 1, 1, 6, 1]
 
 
 def test_the_seed_decides_and_nothing_else():
