@@ -290,10 +290,10 @@ class Expressions:
     def _mixer_arithmetic(self, expr: nodes.Binary, left: Result, right: Result) -> Result:
         operator = expr.operator
         both = self._is_mixer(left) and self._is_mixer(right)
-        if operator in "+-" and both:
+        if operator in "+-*" and both:
             assert isinstance(left, Ref)
             assert isinstance(right, Ref)
-            op = "mixer_add" if operator == "+" else "mixer_subtract"
+            op = {"+": "mixer_add", "-": "mixer_subtract", "*": "mixer_multiply"}[operator]
             return self._emit(op, (left.id, right.id), {}, expr.span)
         if operator == "*" and self._is_mixer(right) and not both:
             assert isinstance(right, Ref)
@@ -313,7 +313,7 @@ class Expressions:
             "wrong-type",
             f"'{operator}' does not combine {self._words(left)} and {self._words(right)}.",
             expr.span,
-            hint="mixers know T1 + T2, T1 - T2, T1 @ T2, T @ V, and f * T, which scales rows.",
+            hint="mixers know T1 + T2, T1 - T2, T1 * T2, T1 @ T2, T @ V, and f * T: rows scaled.",
         )
 
     # --- calls ----------------------------------------------------------------------------------

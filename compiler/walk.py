@@ -64,7 +64,7 @@ READS_ROWS = frozenset({"mixer_softmax", "normalize", "standardize", "select"})
 TERMS = frozenset({"bias", "decay", "alibi", "relative", "sink"})
 """Stages that add a feature to scores; `bias` and `decay` read it by key."""
 
-WRITTEN_OUT = frozenset({"mixer_sigmoid", "mixer_relu", "softcap", "toeplitz"}) | READS_ROWS | TERMS
+WRITTEN_OUT = frozenset({"mixer_sigmoid", "mixer_relu", "softcap", "toeplitz", "mixer_multiply", "static"}) | READS_ROWS | TERMS
 """Mixers that need every T_ij by itself, so that T has to be written out."""
 
 
@@ -217,6 +217,8 @@ class Walk:
                 return self._local(type_, [*(self.nodes[i] for i in inputs), operand.node])
             case op if op in SEPARABLE and seen == ALL and (masked or type_is_causal):
                 return self._recur(mixer, operand, type_)
+            case "mixer_multiply" if seen == ALL and self._decayed(mixer):
+                return self._recur(mixer, operand, type_)
             case op if op in SEPARABLE or op in WRITTEN_OUT or op in MASKS:
                 return self._written_out(id, operand, seen, masked)
             case op:
@@ -248,10 +250,31 @@ class Walk:
         while value.op in ("mixer_scale", "causal"):
             value = self.values[value.inputs[0]]
         late = dict(value.attributes).get("read") == "before"
-        return value if value.op in SEPARABLE and not late else None
+        return value if self._decayed(value) or (value.op in SEPARABLE and not late) else None
+
+    def _decayed(self, value: Value) -> list[int]:
+        """The parts C, a, B, b of low_rank(C, B) * semi_separable(c, a, b) where that is a
+        recurrence: canonicalize says when."""
+        if value.op != "mixer_multiply":
+            return []
+        left, right = (self.values[i] for i in value.inputs)
+        for score, decay in ((left, right), (right, left)):
+            while score.op == "causal":
+                score = self.values[score.inputs[0]]
+            if score.op != "low_rank" or decay.op != "semi_separable":
+                continue
+            types = [self.values[i].type for i in (*score.inputs, *decay.inputs)]
+            parts = [t for t in types if isinstance(t, Feature | Constant)]
+            narrow = len(parts) == 5 and all(t.channels == 1 for t in parts[2:])
+            if narrow and len({t.heads for t in parts} - {1}) < 2:
+                if decay.attribute("read") == "after":
+                    return [score.inputs[0], decay.inputs[1], score.inputs[1], decay.inputs[2]]
+        return []
 
     def _parts(self, value: Value) -> tuple[list[int], int]:
         """The features that make up a separable mixer, C first, and its low-rank steps."""
+        if decayed := self._decayed(value):
+            return decayed, 0
         ids: list[int] = []
         steps = LOW_RANK_STEPS[value.op](value) if value.op in LOW_RANK_STEPS else 0
         for i in value.inputs:
@@ -324,6 +347,8 @@ class Walk:
         type_ = apply_mixer(mixer, operand.type)
         causal = masked or mixer.causal
         left = seen.within(visible(self.values, id))
+        if self._holds_static(id):  # its columns are positions: all tokens stay at hand
+            seen = left = ALL
         self._wanted = {operand.node: left.reach}
         self._entries(id, seen, causal, True)
         self._pair(left, causal, 2 * type_.heads * operand.type.channels)
@@ -333,6 +358,11 @@ class Walk:
             self._need(node, span)
         self.spans[len(self.nodes)] = span
         return self._node(type_, ())
+
+    def _holds_static(self, id: int) -> bool:
+        value = self.values[id]
+        parts = (i for i in value.inputs if isinstance(self.values[i].type, Mixer))
+        return value.op == "static" or any(map(self._holds_static, parts))
 
     def _want(self, id: int, window: int) -> None:
         node = self.nodes[id]
@@ -395,7 +425,7 @@ class Walk:
                     self._entries(right, seen, causal, False)
                     if self.values[right].op != "diagonal":
                         self.triple += 2 * _mixer(value).heads
-            case "toeplitz":
+            case "toeplitz" | "static":
                 pass
             case _:
                 for i in inputs:

@@ -163,6 +163,17 @@ def _sum(s: Step) -> Matrix:
     )
 
 
+def _product(s: Step) -> Matrix:
+    """T1 * T2, entry by entry: what both see."""
+    left, right, flat = _unified(*s.operands)
+    return Matrix(
+        left.clean * right.clean,
+        left.visible & right.visible,
+        left.reachable & right.reachable,
+        flat,
+    )
+
+
 def _compose(s: Step) -> Matrix:
     """T1 @ T2: token i sees j when some k links them."""
     left, right, flat = _unified(*s.operands)
@@ -200,6 +211,7 @@ MIXERS: dict[str, Operation] = {
     "toeplitz": _toeplitz,
     "mixer_add": _sum,
     "mixer_subtract": _sum,
+    "mixer_multiply": _product,
     "compose": _compose,
     "row_scale": _row_scale,
     "apply": _apply,

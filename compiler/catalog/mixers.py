@@ -76,6 +76,12 @@ def _combine(inputs: Inputs, arguments: Arguments) -> Type:
     return Mixer(heads, channels, flat, left.causal and right.causal, left.linear and right.linear)
 
 
+def _product(inputs: Inputs, arguments: Arguments) -> Type:
+    left, right = mixer_of(inputs[0], "*"), mixer_of(inputs[1], "*")
+    heads, channels, flat = unify_mixers(left, right)
+    return Mixer(heads, channels, flat, left.causal or right.causal, left.linear and right.linear)
+
+
 def _row_scale(inputs: Inputs, arguments: Arguments) -> Type:
     value, mixer = value_of(inputs[0], "*"), mixer_of(inputs[1], "*")
     rows = Mixer(value.heads, value.channels, causal=True)
@@ -122,6 +128,13 @@ MIXERS = (
     Entry("compose", _INTERNAL, "T1 @ T2", _combine, operands=("left", "right"), local=False),
     Entry("mixer_add", _INTERNAL, "T1 + T2", _combine, operands=("left", "right")),
     Entry("mixer_subtract", _INTERNAL, "T1 - T2", _combine, operands=("left", "right")),
+    Entry(
+        "mixer_multiply",
+        _INTERNAL,
+        "T1 * T2, entry by entry",
+        _product,
+        operands=("left", "right"),
+    ),
     Entry("mixer_negate", _INTERNAL, "-T", _keep("-"), operands=("mixer",)),
     Entry("row_scale", _INTERNAL, "f * T: row i times f_i", _row_scale, operands=("f", "mixer")),
     Entry("apply", _INTERNAL, "T @ V", _apply, operands=("mixer", "value"), local=False),

@@ -17,6 +17,7 @@ from starc.compiler.ir import Value
 from starc.compiler.lower import fused, scores, text, transitions
 from starc.compiler.lower.masks import is_written, visible_function
 from starc.compiler.lower.text import Text
+from starc.compiler.plan import Line
 from starc.compiler.types import Feature, Mixer, lanes_of
 from starc.compiler.visibility import Clause, Visible, visible
 
@@ -229,6 +230,8 @@ def _build(o: OperatorLowering, id: int, value: Value, every: bool) -> Matrix:
             return Matrix(named, type_.heads, pairs, every)
         case "toeplitz":
             return _toeplitz(o, value, pairs, every)
+        case "static":
+            return _static(o, value, pairs, every)
         case "diagonal":
             own = text.method(row_values(o, value.inputs[0], every), "flatten", "2")
             function = o.functions.function("diagonal_matrix")
@@ -237,7 +240,7 @@ def _build(o: OperatorLowering, id: int, value: Value, every: bool) -> Matrix:
             return Matrix(result, f.heads, pairs, every, channels=f.channels)
         case "row_scale":
             return _row_scale(o, value, type_, every)
-        case "mixer_add" | "mixer_subtract" | "compose":
+        case "mixer_add" | "mixer_subtract" | "mixer_multiply" | "compose":
             return _algebra(o, value, type_, pairs, every)
     return scores.stage(o, value, pairs, every)
 
@@ -250,6 +253,17 @@ def _toeplitz(o: OperatorLowering, value: Value, pairs: Visible, every: bool) ->
         own = text.method(text.call(own.code, o.columns), "t")
     result = text.call(name, own, o.columns if every else o.rows, o.columns)
     return Matrix(result, kernel.lanes, pairs, every, flat=True)
+
+
+def _static(o: OperatorLowering, value: Value, pairs: Visible, every: bool) -> Matrix:
+    """The rows of the new tokens, which are the last of all."""
+    p = o.parameter(value)
+    line = Line(f"self.{p.name} = nn.Parameter({text.initial(p.init, p.shape)})")
+    if line not in o.init:
+        o.init.append(line)
+    first = "" if every else f"{text.infix('-', Text(o.columns, text.SUM), Text(o.rows)).code} "
+    result = Text(f"self.{p.name}[:, {first}: {o.columns}, : {o.columns}]")
+    return Matrix(result, p.shape[0], pairs, every, clean=False)
 
 
 def _low_rank(
@@ -322,6 +336,7 @@ def _algebra(
     else:
         heads = type_.heads
         sides = [m.to(heads, type_.channels).text for m in (left, right)]
-    operator = {"mixer_add": "+", "mixer_subtract": "-", "compose": "@"}[value.op]
+    signs = {"mixer_add": "+", "mixer_subtract": "-", "mixer_multiply": "*", "compose": "@"}
+    operator = signs[value.op]
     result = text.infix(operator, *sides)
     return Matrix(result, heads, pairs, every, channels=type_.channels, flat=flat)

@@ -38,6 +38,8 @@ def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
             return inner.inputs[0] if inner.op == value.op else None
         case "multiply":
             return _multiply(r, value, *inputs)
+        case "mixer_multiply":
+            return _decayed(r, value, *inputs)
         case "ema":
             return _average(r, value, inputs[0])
     return inputs[0] if _does_nothing(r, value, inputs) else _shape(r, value, inputs)
@@ -129,6 +131,27 @@ def _average(r: Rewriter, value: Value, x: int) -> int:
     return y if type_.heads == 1 else r.emit("heads", (y,), value, n=type_.heads)
 
 
+def _decayed(r: Rewriter, value: Value, left: int, right: int) -> int | None:
+    """low_rank(C, B) * semi_separable(c, a, b) with one channel in c, a and b: a decay for each
+    pair of tokens makes a recurrence of the score, semi_separable(C * c, a, B * b)."""
+    for score, decay in ((left, right), (right, left)):
+        t = r.value(decay)
+        s = r.value(score)
+        while s.op == "causal":  # the decay is causal by structure
+            s = r.value(s.inputs[0])
+        if s.op != "low_rank" or t.op != "semi_separable" or t.attribute("read") != "after":
+            continue
+        types = [r.type(i) for i in (*s.inputs, *t.inputs)]
+        counts = {x.heads for x in types if isinstance(x, Feature | Constant)} - {1}
+        parts = [x for x in types[2:] if isinstance(x, Feature | Constant) and x.channels == 1]
+        if len(parts) < 3 or len(counts) > 1:
+            continue
+        (big_c, big_b), (c, a, b) = s.inputs, t.inputs
+        new_c, new_b = _times(r, value, big_c, c), _times(r, value, big_b, b)
+        return r.emit("semi_separable", (new_c, a, new_b), value, **dict(t.attributes))
+    return None
+
+
 def _is_score(r: Rewriter, mixer: int) -> bool:
     """Whether the chain ends in low_rank, whose scale belongs to the score."""
     m = r.value(mixer)
@@ -137,10 +160,13 @@ def _is_score(r: Rewriter, mixer: int) -> bool:
     return m.op == "low_rank"
 
 
-def _product(r: Rewriter, value: Value, f: int, v: int, heads: int) -> int:
-    a, b = grouped(r, value, f, heads), grouped(r, value, v, heads)
+def _times(r: Rewriter, value: Value, a: int, b: int) -> int:
     product = _multiply(r, value, a, b)
     return r.emit("multiply", (a, b), value) if product is None else product
+
+
+def _product(r: Rewriter, value: Value, f: int, v: int, heads: int) -> int:
+    return _times(r, value, grouped(r, value, f, heads), grouped(r, value, v, heads))
 
 
 def grouped(r: Rewriter, value: Value, id: int, heads: int) -> int:

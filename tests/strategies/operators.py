@@ -361,7 +361,8 @@ class _Body:
             case 0:
                 return self.combined("compose", "@", left, self.mixer(h, d, depth - 1))
             case 1:
-                return self.combined("mixer_add", "+", left, self.mixer(h, d, depth - 1))
+                op, sign = draws.pick(("mixer_add", "+"), ("mixer_multiply", "*"))
+                return self.combined(op, sign, left, self.mixer(h, d, depth - 1))
             case 2:
                 return self.combined("mixer_subtract", "-", left, self.mixer(h, d, depth - 1))
             case 3:
