@@ -470,8 +470,8 @@ class Expressions:
         given, rest = split_operands(entry, entry.operands, expr.arguments, expr.span)
         operands = {name: self.value(given[name].value) for name in given}
         attributes = self.bind(entry, rest, expr.span)
-        if entry.op == "lookup":
-            attributes["vocab"] = int(self.number(nodes.Name("vocab", span=expr.span), "vocab"))
+        if known := {"lookup": "vocab", "static": "context"}.get(entry.op):
+            attributes[known] = int(self.number(nodes.Name(known, span=expr.span), known))
         ids = tuple(operands[o] for o in entry.operands)
         return self._emit(entry.op, ids, attributes, expr.span)
 

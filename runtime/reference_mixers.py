@@ -138,6 +138,10 @@ def _toeplitz(s: Step) -> Matrix:
     return replace(_causal(entries[None, :, None]), flat=True)
 
 
+def _static(s: Step) -> Matrix:
+    return _causal(s.weights[0][None, :, None, : s.length, : s.length].tril())
+
+
 # --- algebra -----------------------------------------------------------------------------------
 
 
@@ -209,6 +213,7 @@ MIXERS: dict[str, Operation] = {
     "low_rank": _low_rank,
     "semi_separable": _semi_separable,
     "toeplitz": _toeplitz,
+    "static": _static,
     "mixer_add": _sum,
     "mixer_subtract": _sum,
     "mixer_multiply": _product,

@@ -46,7 +46,7 @@ _FEATURE_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.STAGE}
 _MIXER_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.MIXER_STAGE}
 _CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.SOURCE)}
 
-PLANNED = frozenset("static".split())
+PLANNED: frozenset[str] = frozenset()
 """Names that the language reserves and this version refuses with a diagnostic of their own."""
 
 NAMES = frozenset(e.name for e in _WRITTEN) | PLANNED

@@ -20,6 +20,7 @@ from starc.compiler.catalog.entry import (
 )
 from starc.compiler.catalog.scores import mixer_of
 from starc.compiler.catalog.transitions import READ, paired_channels, semi_separable
+from starc.compiler.ir import Parameter
 from starc.compiler.types import (
     Filter,
     Mixer,
@@ -44,6 +45,23 @@ def _low_rank(inputs: Inputs, arguments: Arguments) -> Type:
     c, b = value_of(inputs[0], "low_rank"), value_of(inputs[1], "low_rank")
     paired_channels("low_rank", c, b)
     return Mixer(group_heads((("C", c.heads), ("B", b.heads))))
+
+
+def _static(inputs: Inputs, arguments: Arguments) -> Type:
+    n, context = arguments["n"], arguments["context"]
+    if n < context:
+        raise Problem(
+            "shape-mismatch",
+            f"'static({n})' holds {n} tokens, but the context of the model is {context}.",
+            f"{n} tokens",
+            "write static(context).",
+        )
+    return Mixer(arguments["heads"], causal=True)
+
+
+def _static_parameters(inputs: Inputs, arguments: Arguments) -> tuple[Parameter, ...]:
+    n = arguments["n"]
+    return (Parameter("", (arguments["heads"], n, n), ("normal", 1 / n)),)
 
 
 def _toeplitz(inputs: Inputs, arguments: Arguments) -> Type:
@@ -77,7 +95,7 @@ def _combine(inputs: Inputs, arguments: Arguments) -> Type:
 
 
 def _product(inputs: Inputs, arguments: Arguments) -> Type:
-    left, right = mixer_of(inputs[0], "*"), mixer_of(inputs[1], "*")
+    left, right = _mixer_of(inputs[0], "*"), _mixer_of(inputs[1], "*")
     heads, channels, flat = unify_mixers(left, right)
     return Mixer(heads, channels, flat, left.causal or right.causal, left.linear and right.linear)
 
@@ -102,6 +120,16 @@ def _broadcast(inputs: Inputs, arguments: Arguments) -> Type:
 _FUNCTION, _STAGE, _INTERNAL = Role.FUNCTION, Role.MIXER_STAGE, Role.INTERNAL
 
 MIXERS = (
+    Entry(
+        "static",
+        Role.SOURCE,
+        "a learned T_ij for i >= j of up to n tokens (gMLP, 2105.08050)",
+        _static,
+        operands=(),
+        arguments=(size("n"), size("heads", 1)),
+        parameters=_static_parameters,
+        local=False,
+    ),
     Entry("diagonal", _FUNCTION, "T_ii = f_i (memoryless)", _diagonal, operands=("f",)),
     Entry("low_rank", _FUNCTION, "T_ij = C_i . B_j", _low_rank, operands=("C", "B"), local=False),
     Entry(

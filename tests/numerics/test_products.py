@@ -1,4 +1,4 @@
-"""Products of mixers entry by entry, T1 * T2, beside the oracle and beside what they stand for."""
+"""Static mixers and products of mixers, beside the oracle and beside what they stand for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.numerics.agreement import build, check_agreement
+from tests.numerics.decoding import check_decoding
 
 PARTS = """C = x |> dense(8) |> heads(2)  B = x |> dense(8) |> heads(2)
 V = x |> dense(8) |> heads(2)
@@ -24,6 +25,11 @@ PRODUCTS = {
     "band": "(low_rank(C, B) * toeplitz(explicit(2, 50))) |> band(7)",
     "softmax-of-product": "(low_rank(C, B) |> causal) * low_rank(B, C) |> scale(1/2) |> softmax",
     "normalised": "(low_rank(C |> elu1, B |> elu1) * semi_separable(1, a, 1)) |> normalize",
+    "static": "static(100)",
+    "static-heads": "static(128, 2) + (low_rank(C, B) |> causal)",
+    "static-scores": "low_rank(C, B) * static(n = 100, heads = 2)",
+    "static-band": "(static(100, 2) |> band(5)) @ toeplitz(explicit(1, 3))",
+    "static-softmax": "f * (static(100) |> softmax)",
     "of-sums": "(low_rank(C, B) + low_rank(B, C)) * (toeplitz(explicit(2, 3)) - diagonal(f))",
 }
 
@@ -37,7 +43,9 @@ def program(mixer: str) -> str:
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_agree_with_the_oracle(name: str) -> None:
-    check_agreement(build(program(PRODUCTS[name])), (1, 5, 70))
+    compiled = build(program(PRODUCTS[name]))
+    check_agreement(compiled, (1, 5, 70))
+    check_decoding(compiled, 75)
 
 
 def test_a_score_that_decays_is_a_recurrence() -> None:
@@ -59,7 +67,9 @@ def test_multihead_hyena_convolves_outer_products() -> None:
     unit.y.register_forward_hook(lambda module, given, out: inner.update(y=given[0]))
     unit(x)
     stages = dict(unit.named_children())
-    q, k, v = (stages[f"{n}_conv"](p) for n, p in zip("CBV", _projected(stages, x), strict=True))
+    q, k, v = (
+        stages[f"{n}_conv"](p, 33) for n, p in zip("CBV", _projected(stages, x), strict=True)
+    )
     q, k, v = (t.unflatten(-1, (4, 4)) for t in (q, k, v))
     taps = unit.K(33)
     outer = k.unsqueeze(-1) * v.unsqueeze(-2)  # (B, T, H, 4, 4)

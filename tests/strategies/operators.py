@@ -353,6 +353,7 @@ class _Body:
         self.budget -= 1
         makers: list[Callable[[int, int], Piece]] = [
             self.low_rank, self.semi_separable, self.toeplitz, self.low_rank, self.diagonal,
+            lambda h, d: Piece(f"static(context , {h})", ATOM, Mixer(h, causal=True)),
         ]  # fmt: skip
         if depth == 0 or self.budget < 0 or not draws.chance(2):
             return self.bind(self.stages(draws.pick(*makers)(h, d)))
