@@ -22,7 +22,7 @@ from starc.compiler.arguments import (
 from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Entry, Role
 from starc.compiler.catalog.scores import default_slopes
-from starc.compiler.faults import error, fail, hole_error, not_yet
+from starc.compiler.faults import error, fail, hole_error
 from starc.compiler.numbers import Numeric
 from starc.compiler.results import Opened, Poison, Poisoned, Ref, Result, member
 from starc.compiler.types import Filter, Mixer, Problem, Transition, Type, describe
@@ -192,8 +192,6 @@ class Expressions:
             )
         if name in ("e", "index"):
             return self._of_the_token(name, expr.span)
-        if name in catalog.PLANNED:
-            raise not_yet(name, expr.span)
         if catalog.is_stage(name) or catalog.find_function(name):
             raise error(
                 "wrong-type",
@@ -370,8 +368,6 @@ class Expressions:
         return [self._emit("param", (), shape, span).id]
 
     def _no_such_stage(self, name: str, span: Span) -> StarError:
-        if name in catalog.PLANNED:
-            return not_yet(name, span)
         if name in self.names:
             return error(
                 "wrong-type",
@@ -422,8 +418,6 @@ class Expressions:
                 )
             operand = self._operand(positional[0].value, expr)
             return self._stage(name, expr.name_span, operand, expr.arguments[1:], expr.span)
-        if name in catalog.PLANNED:
-            raise not_yet(name, expr.name_span)
         if name in self.operators and self._call_operator:
             if not positional or expr.arguments[0].name is not None:
                 raise error(

@@ -35,15 +35,6 @@ def duplicate(
     return StarError(Diagnostic("duplicate", message, span, label, hint, related))
 
 
-def not_yet(name: str, span: Span) -> StarError:
-    return error(
-        "not-yet-supported",
-        f"the language has '{name}', but this version of starc cannot build it yet.",
-        span,
-        hint="docs/language.md lists what is built.",
-    )
-
-
 def hole_error(hole: nodes.Hole) -> StarError:
     return error(
         "hole-left",

@@ -27,7 +27,7 @@ from starc.compiler.drafts import (
     labels_of,
 )
 from starc.compiler.expressions import Expressions
-from starc.compiler.faults import duplicate, error, hole_error, not_yet, word_span
+from starc.compiler.faults import duplicate, error, hole_error, word_span
 from starc.compiler.holes import holes_left, walk
 from starc.compiler.instance import Request, instantiate
 from starc.compiler.ir import Model, Residual
@@ -364,8 +364,6 @@ class Resolver:
         name = call.function
         if name in self.operators:
             return self.operators[name]
-        if name in catalog.PLANNED:
-            raise not_yet(name, call.name_span)
         if catalog.is_stage(name) or catalog.find_function(name):
             raise error(
                 "wrong-type",

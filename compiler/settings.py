@@ -23,7 +23,7 @@ from starc.compiler.builder import Builder
 from starc.compiler.catalog.entry import Argument, Entry, Role, choice, flag, positive, real
 from starc.compiler.depth import is_weighted, resolve_average, resolve_readout
 from starc.compiler.expressions import Expressions
-from starc.compiler.faults import duplicate, error, hole_error, not_yet
+from starc.compiler.faults import duplicate, error, hole_error
 from starc.compiler.init import Init
 from starc.compiler.ir import Average, Embedding, Head, Norm, Readout, Residual
 from starc.compiler.numbers import Numeric
@@ -41,8 +41,6 @@ from starc.compiler.types import Constant
 from starc.grammar import nodes
 from starc.grammar.errors import StarError, suggest
 from starc.grammar.source import Span
-
-PLANNED_SETTINGS: tuple[str, ...] = ()
 
 
 def _options(word: str, *arguments: Argument) -> Entry:
@@ -120,13 +118,11 @@ def resolve_settings(model: nodes.Model, report: Callable[[StarError], None]) ->
                 message = f"'{setting.name}' is set twice."
                 raise duplicate(message, setting.name_span, first, "keep one of them.")
             seen[setting.name] = setting
-            if setting.name in PLANNED_SETTINGS:
-                raise not_yet(setting.name, setting.name_span)
             if setting.name not in SETTINGS:
                 _check_own(setting, model)
             _set(settings, setting, scope, later)
         except StarError as failure:
-            if setting.name in SIZES or setting.name not in (*SETTINGS, *PLANNED_SETTINGS):
+            if setting.name in SIZES or setting.name not in SETTINGS:
                 settings.complete = False
                 # For settings that read it.
                 scope.setdefault(setting.name, _EXAMPLE.get(setting.name, Fraction(1)))

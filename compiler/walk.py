@@ -64,7 +64,11 @@ READS_ROWS = frozenset({"mixer_softmax", "normalize", "standardize", "select"})
 TERMS = frozenset({"bias", "decay", "alibi", "relative", "sink"})
 """Stages that add a feature to scores; `bias` and `decay` read it by key."""
 
-WRITTEN_OUT = frozenset({"mixer_sigmoid", "mixer_relu", "softcap", "toeplitz", "mixer_multiply", "static"}) | READS_ROWS | TERMS
+WRITTEN_OUT = (
+    frozenset({"mixer_sigmoid", "mixer_relu", "softcap", "toeplitz", "mixer_multiply", "static"})
+    | READS_ROWS
+    | TERMS
+)
 """Mixers that need every T_ij by itself, so that T has to be written out."""
 
 

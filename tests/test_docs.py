@@ -22,7 +22,7 @@ from starc.compiler.arguments import signature
 from starc.compiler.catalog.entry import Role
 from starc.compiler.driver import compile_program
 from starc.compiler.options import Limits, Options
-from starc.compiler.settings import PLANNED_SETTINGS, SETTINGS
+from starc.compiler.settings import SETTINGS
 from starc.grammar.errors import StarError, render
 from starc.grammar.source import Source
 
@@ -72,7 +72,7 @@ def test_body(text: str) -> None:
 def test_waiting(text: str) -> None:
     with pytest.raises(StarError) as refused:
         compile_text(text)
-    assert {d.code for d in refused.value.diagnostics} <= {"not-yet-supported", "hole-left"}
+    assert {d.code for d in refused.value.diagnostics} == {"hole-left"}
 
 
 def test_invalid() -> None:
@@ -101,12 +101,6 @@ def test_every_number_function_and_setting_is_documented() -> None:
     missing = [n for n in numbers.FUNCTIONS if not re.search(rf"`{n}\(a", LANGUAGE)]
     missing += [s for s in SETTINGS if f"`{s}`" not in LANGUAGE]
     assert missing == []
-
-
-def test_what_is_not_built_yet_is_listed() -> None:
-    listed = LANGUAGE.partition("## 12.")[2].partition("## 13.")[0]
-    planned = {*catalog.PLANNED, *PLANNED_SETTINGS}
-    assert [n for n in sorted(planned) if not re.search(rf"`{n}[`(]", listed)] == []
 
 
 def test_limits_are_those_of_the_compiler() -> None:

@@ -1,7 +1,7 @@
 """The catalog: every operation of the language, one table entry each.
 
-Owns: looking an operation up by its key in the IR or by its spelling in a program, and the names
-that the language knows but this version does not build yet. Refuses: meaning beyond an entry's.
+Owns: looking an operation up by its key in the IR or by its spelling in a program. Refuses: meaning
+beyond an entry's.
 """
 
 from __future__ import annotations
@@ -46,10 +46,8 @@ _FEATURE_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.STAGE}
 _MIXER_STAGES = {e.name: e for e in _WRITTEN if e.role is Role.MIXER_STAGE}
 _CONSTRUCTORS = {e.name: e for e in _WRITTEN if e.role in (Role.FUNCTION, Role.SOURCE)}
 
-PLANNED: frozenset[str] = frozenset()
-"""Names that the language reserves and this version refuses with a diagnostic of their own."""
-
-NAMES = frozenset(e.name for e in _WRITTEN) | PLANNED
+NAMES = frozenset(e.name for e in _WRITTEN)
+"""Spellings of all operations."""
 
 
 def find_stage(name: str, operand: Type) -> Entry | None:

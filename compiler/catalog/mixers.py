@@ -16,6 +16,7 @@ from starc.compiler.catalog.entry import (
     Role,
     Rule,
     real,
+    size,
     value_of,
 )
 from starc.compiler.catalog.scores import mixer_of
@@ -95,7 +96,7 @@ def _combine(inputs: Inputs, arguments: Arguments) -> Type:
 
 
 def _product(inputs: Inputs, arguments: Arguments) -> Type:
-    left, right = _mixer_of(inputs[0], "*"), _mixer_of(inputs[1], "*")
+    left, right = mixer_of(inputs[0], "*"), mixer_of(inputs[1], "*")
     heads, channels, flat = unify_mixers(left, right)
     return Mixer(heads, channels, flat, left.causal or right.causal, left.linear and right.linear)
 
