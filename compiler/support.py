@@ -23,8 +23,8 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "diagonal_recurrence": (*CHUNKS, "DiagonalRecurrence", *STEPS, "decayed"),
     "signed_recurrence": (*CHUNKS, "signed_scores", "pass_states", *STEPS, "multiplied"),
     "scan": ("wide", *STEPS),
-    "delta_recurrence": (*CHUNKS, "chain_states"),
-    "dplr_recurrence": (*CHUNKS, "chain_states"),
+    "delta_recurrence": (*CHUNKS, "chain_states", "delta_step"),
+    "dplr_recurrence": (*CHUNKS, "chain_states", "dplr_step"),
     "read_before": ("wide", "as_heads"),
     # functions that lowering calls
     "short_convolution": ("LagSum",),
@@ -59,7 +59,7 @@ NAMES = frozenset(
     DiagonalRecurrence diagonal_scores add_diagonal_gradients lagged lag_entries neighbours
     corner_entries signed_scores join_blocks LagSum DecayScan SignedScan
     HalfRotation InterleavedRotation StateChain chain_states DiagonalScores
-    step resume as_heads decayed multiplied""".split()
+    step delta_step dplr_step resume as_heads decayed multiplied""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""
 
