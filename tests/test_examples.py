@@ -100,6 +100,7 @@ ARGUMENTS = {
     "differential": "heads = 4",
     "forgetting": "heads = 4",
     "sparse": "heads = 4, groups = 2, block = 8, stride = 4, size = 4, top = 4",
+    "latent": "heads = 2",
     "mha": "heads = 2",
     "gqa": "heads = 4, groups = 2",
     "mqa": "heads = 2",

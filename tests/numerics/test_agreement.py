@@ -87,7 +87,7 @@ LIBRARY = [
     f"{module}.{call}"
     for module, calls in {
         "attention": "mha(heads=2) gqa(heads=4,groups=2) mqa(heads=2) sliding(heads=2,window=5) "
-        "sigmoid_attention(heads=2) differential(heads=2) forgetting(heads=2)",
+        "sigmoid_attention(heads=2) differential(heads=2) forgetting(heads=2) latent(heads=2)",
         "channel": "swiglu() geglu() gelu_mlp() relu2_mlp() rwkv6_mlp() rwkv7_mlp()",
         "convolution": "gconv() hyena(hidden=8) grouped_hyena(heads=2,hidden=8)",
         "linear": "linear(heads=2) retention(heads=2) gla(heads=2,rank=3) "
