@@ -53,7 +53,8 @@ class Modes:
 def relative_errors(modes: Modes, taps: Tensor) -> Tensor:
     """|h - fit| / |h| for each lane, in the Euclidean norm; a filter of zeros has error 0."""
     error = (modes.taps(taps.shape[1]) - taps).norm(dim=1)
-    return error / taps.norm(dim=1).clamp(min=1e-300)
+    relative: Tensor = error / taps.norm(dim=1).clamp(min=1e-300)
+    return relative
 
 
 def fit(taps: Tensor, order: int, steps: int = 200) -> Modes:

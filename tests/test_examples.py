@@ -112,6 +112,13 @@ ARGUMENTS = {
     "hedgehog_attention": "heads = 2",
     "retention": "heads = 2",
     "gla": "heads = 2",
+    "deltanet": "heads = 2",
+    "gated_deltanet": "heads = 2",
+    "kda": "heads = 2",
+    "deltaproduct": "heads = 2",
+    "rwkv6": "heads = 2",
+    "rwkv7_first": "heads = 2",
+    "rwkv7": "heads = 2, first = rwkv7_first.V",
     "hgrn2": "heads = 2, lower = layer / depth",
     "mamba2": "state = 8, head = 32, groups = 2",
     "memory": "keys = 6, top = 4, key = 16",
@@ -125,7 +132,7 @@ def test_every_operator_of_the_library_trains(path: Path) -> None:
     source = read_source(path)
     names = [d.name for d in parse(source).declarations if isinstance(d, Operator)]
     uses = "\n".join(f"use std.{path.stem}.{name}" for name in names)
-    units = "  ".join(f"{name}({ARGUMENTS.get(name, '')})" for name in names)
+    units = "  ".join(f"{name}: {name}({ARGUMENTS.get(name, '')})" for name in names)
     text = f"{uses}\nmodel m {{ vocab = 53  width = 64  context = 48  backbone {{ {units} }} }}"
     torch.manual_seed(0)
     model = load(compile_program(Source("<test>", text), Options(format=False)).text).Model()
