@@ -199,7 +199,8 @@ def test_library(unit: str) -> None:
 def test_example(path: Path) -> None:
     compiled = build(path.read_text("utf-8"), width=64, vocab=61, context=20)
     check_agreement(compiled, (1, 19))
-    check_decoding(compiled)
+    if compiled.model.causal:  # an encoder reads a text as a whole
+        check_decoding(compiled)
 
 
 @pytest.mark.parametrize("name", WIRING)
