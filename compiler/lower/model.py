@@ -57,9 +57,11 @@ def _dtype(model: Model) -> list[Line]:
 
 def _positions(ambient: Ambient) -> str:
     """Arguments of a function of positions: how many, where, and the first."""
+    if ambient.type == "Tensor":  # positions, which are whole numbers
+        return "tokens.shape[1], x.device, start"
     if ambient.whole:
-        return "start + tokens.shape[1], x.device"
-    return "tokens.shape[1], x.device, start"
+        return "start + tokens.shape[1], x.device, 0, x.dtype"
+    return "tokens.shape[1], x.device, start, x.dtype"
 
 
 def _ends(
