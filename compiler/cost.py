@@ -6,13 +6,20 @@
                          convolutions, two operations per multiply-add; attention counts visible
                          pairs only, which for causal attention is half of 4 B H L^2
     flops_train          three times that: the backward pass makes two products of each one
+    flops_prefill        reading a prompt of `length` tokens into a cache: the forward pass, but
+                         logits of the last token alone
     flops_decode         the step that completes a sequence of `length` tokens
     state_elements       what decoding keeps per sequence of `length` tokens, fixed state included
     fixed_state_elements the part of it that does not grow with the length
-    cache_bytes          batch * state_elements in the given dtype (fixed state in that dtype, too)
+    cache_bytes          what `Model.init_cache(batch, length, dtype=dtype)` allocates: states of
+                         recurrences in float32 at least, all else in the given dtype
+    intensity_prefill    flops_prefill per byte moved: parameters and the cache, each once, in dtype
+    intensity_decode     flops_decode per byte moved: active parameters and the cache, each once
 
-profile.py has the formula of every structure. Nothing here imports torch, and a program that
-differs from the last one in a few operators costs only those operators: keep one `CostModel`.
+Bytes moved leave out activations, which at best stay on the chip. Active parameters are those of
+one token: a batch that meets more experts moves more. profile.py has the formula of every
+structure. Nothing here imports torch, and a program that differs from the last one in a few
+operators costs only those operators: keep one `CostModel`.
 
 Owns: sums over a model and the report. Refuses: structure (profile.py) and names (inventory.py).
 """
@@ -60,6 +67,9 @@ DTYPE_BYTES = {
 }
 """Bytes per element by the names a user may write."""
 
+STATE_BYTES = 4
+"""Generated modules keep the states of recurrences, sums over many tokens, in float32 at least."""
+
 
 class UnitCost(NamedTuple):
     """One unit with the norms of its residual; a parallel has a row for its own norms.
@@ -70,6 +80,7 @@ class UnitCost(NamedTuple):
     path: str
     operator: str
     parameters: int
+    active_parameters: int
     flops_forward: int
     flops_decode: int
     cache_bytes: int
@@ -99,10 +110,13 @@ class CostReport:
     active_parameters: int
     flops_forward: int
     flops_train: int
+    flops_prefill: int
     flops_decode: int
     cache_bytes: int
     state_elements: int
     fixed_state_elements: int
+    intensity_prefill: float
+    intensity_decode: float
     embedding: EndCost
     units: tuple[UnitCost, ...]
     head: EndCost
@@ -130,6 +144,7 @@ class _Figures(NamedTuple):
     step: int
     kept: int
     fixed: int
+    state: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +166,12 @@ class _Known:
                 work.decode(length, batch),
                 self.layout.elements(length),
                 self.layout.fixed,
+                self.layout.state,
             )
         return found
 
 
-_NOTHING = _Figures(0, 0, 0, 0, 0)
+_NOTHING = _Figures(0, 0, 0, 0, 0, 0)
 
 
 class CostModel:
@@ -195,67 +211,79 @@ class CostModel:
         """The cost of a model; see `cost_report`. Refuses unknown dtypes and sizes below 1."""
         length = model.context if length is None else length
         size = _checked(length, batch, dtype)
+        widening = max(0, STATE_BYTES - size)
         operators = {o.name: self._recall(o) for o in model.operators}
         figures = {name: known.at(length, batch) for name, known in operators.items()}
         placed = list(_placements(model.layers))
         reused = _reused([place for place, _ in placed], operators)
         rows: list[UnitCost] = []
-        parameters = idle = forward = decode = state = fixed = 0
+        parameters = active = forward = decode = state = fixed = wide = 0
         for place, times in placed:
             around = self._around(place.residual, model.width)
             if isinstance(place, Parallel):
                 around += sum(p.size for p in gate_parameters(place, model.width))
             parameters += around
+            active += around
             meeting = _NOTHING
             if place.residual.formula:
                 meeting = self._recall(place.residual.formula).at(length, batch)
             elif place.residual.hyper:
                 each = batch * _mixing(place.residual.hyper, model.width)
-                meeting = _Figures(0, each * length, each, 0, 0)
+                meeting = _Figures(0, each * length, each, 0, 0, 0)
             if isinstance(place, Parallel):
                 gate = 2 * batch * model.width * len(place.branches) * (place.mode == "gated")
                 flops = (meeting.flops + gate * length) * times
                 step = (meeting.step + gate) * times
                 forward, decode = forward + flops, decode + step
                 name = f"parallel({place.mode})"
-                rows.append(UnitCost(place.path, name, around, flops, step, 0, 0))
+                rows.append(UnitCost(place.path, name, around, around, flops, step, 0, 0))
                 continue
-            own, flops, step, kept, always = figures[place.operator]
+            own, flops, step, kept, always, recurrent = figures[place.operator]
             flops, step = flops + meeting.flops, step + meeting.step
             profile = operators[place.operator].profile
             tied = tied_names(place) if place.shares or place.ties else {}
             if tied:
                 own -= sum(profile.sizes.get(name, 0) for name in tied)
+            used = own
             if profile.idle:
-                idle += sum(n for name, n in profile.idle.items() if name not in tied)
+                used -= sum(n for name, n in profile.idle.items() if name not in tied)
             if place.path in reused:
                 kept = reused[place.path].elements(length)
             if times > 1:
-                flops, step, kept, always = (n * times for n in (flops, step, kept, always))
+                flops, step = flops * times, step * times
+                kept, always, recurrent = kept * times, always * times, recurrent * times
             parameters += own
+            active += used
             forward += flops
             decode += step
             state += kept
             fixed += always
-            bytes_ = kept * batch * size
-            row = place.path, place.operator, own + around, flops, step, bytes_, kept
-            rows.append(UnitCost._make(row))
+            wide += recurrent
+            row = place.path, place.operator, own + around, used + around, flops, step
+            bytes_ = batch * (kept * size + recurrent * widening)
+            rows.append(UnitCost._make((*row, bytes_, kept)))
         embedding, head = _ends(model, length, batch)
         parameters += embedding.parameters + head.parameters
-        forward += head.flops_forward
+        active += embedding.parameters + head.parameters
+        forward, decode = forward + head.flops_forward, decode + head.flops_decode
+        prefill = forward - 2 * batch * model.vocab * model.width * (length - 1)
+        cache = batch * (state * size + wide * widening)
         return CostReport(
             model.name,
             length,
             batch,
             dtype,
             parameters,
-            parameters - idle,
+            active,
             forward,
             3 * forward,
-            head.flops_decode + decode,
-            state * batch * size,
+            prefill,
+            decode,
+            cache,
             state,
             fixed,
+            prefill / (parameters * size + cache),
+            decode / (active * size + cache),
             embedding,
             tuple(rows),
             head,

@@ -114,7 +114,7 @@ class Past:
         node = self.profile.nodes[id]
         if node is None:
             return self.o.texts[id]
-        if node in self._histories or not self.profile.delays.get(node):
+        if not self.profile.delays.get(node):
             return self.o.texts[id]
         if node not in self._delayed:
             steps = str(self.profile.delays[node])

@@ -201,15 +201,16 @@ def _mask(r: Rewriter, value: Value, mixer: int) -> int | None:
         again = _mask(r, value, t)
         return r.emit(value.op, (t,), value, **dict(value.attributes)) if again is None else again
 
+    one = value.op == "band" and value.attribute("w") == 1
     match m.op:
-        case "low_rank" if value.op == "band" and value.attribute("w") == 1:
+        case "low_rank" if one:
             heads = type_.heads
             c, b = (grouped(r, value, i, heads) for i in m.inputs)
             product = r.emit("multiply", (c, b), value)
             return r.emit("diagonal", (r.emit("sum", (product,), value),), value)
-        case "causal" | "band" if value.op == "band" and value.attribute("w") == 1:
+        case "causal" | "band" if one:
             return masked(m.inputs[0])
-        case "mixer_scale" if value.op == "band" and value.attribute("w") == 1:
+        case "mixer_scale" if one or not _is_score(r, mixer):
             return r.emit(m.op, (masked(m.inputs[0]),), value, **dict(m.attributes))
         case "mixer_add" | "mixer_subtract":
             return r.emit(m.op, tuple(masked(t) for t in m.inputs), value)

@@ -44,6 +44,12 @@ def print_cost(report: dict[str, Any]) -> None:
     if report["active_parameters"] != report["parameters"]:
         console.print(f"parameters that a token uses: {report['active_parameters']:,}")
     console.print(f"FLOPs of a training step: {report['flops_train']:,} (three times forward)")
+    for name, what in (
+        ("prefill", "reading a prompt of this length"),
+        ("decode", "its last token"),
+    ):
+        flops, intensity = report[f"flops_{name}"], report[f"intensity_{name}"]
+        console.print(f"FLOPs of {what}: {flops:,}, {intensity:,.2f} per byte moved")
 
 
 def _grouped(units: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:

@@ -162,6 +162,11 @@ SPELLINGS = {
     "transposed": """h = x |> dense(12, bias = true) |> relu  C = x |> dense(width) |> heads(2)
     B = transposed(x, C) |> heads(2)  V = x |> dense(width) |> heads(2)
     y = transposed(h, of = h) + transposed((low_rank(C, B) |> causal) @ V |> merge, V)""",
+    "scaled-diagonal-band": """d = diagonal(x) |> scale(0.7) |> causal |> band(4)
+    y = d @ (d @ lookup(8))""",
+    "shifts-beside-keys": """c = x |> dense(2)  k = low_rank(c, c |> tanh) |> causal |> sigmoid
+    z = k @ concat(c, c |> tanh, c |> sigmoid) |> dense(2)
+    y = z + (c |> silu |> shift) + (c |> relu |> shift) + (c |> gelu |> shift) |> dense(width)""",
     "zero-scale": "y = (low_rank(x, x) |> scale(0) |> causal |> softmax) @ x",
 }
 """Bodies of an operator called F: texts that once were compiled to something else."""
@@ -197,7 +202,7 @@ def test_library(unit: str) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path: Path) -> None:
-    compiled = build(path.read_text("utf-8"), width=64, vocab=61, context=20)
+    compiled = build(path.read_text("utf-8"), width=64, vocab=61, context=32)
     check_agreement(compiled, (1, 19))
     if compiled.model.causal:  # an encoder reads a text as a whole
         check_decoding(compiled)
