@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starc.compiler.catalog.filters import modes
 from starc.compiler.ir import Value
-from starc.compiler.lower import text, transitions
+from starc.compiler.lower import latent, text, transitions
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import MixerPlan
 from starc.compiler.types import Feature, Mixer, lanes_of
@@ -50,7 +50,10 @@ def _scores(o: OperatorLowering, value: Value) -> Text:
         return o.own_layout(text.call(o.functions.mixer(plan), *operands, state), value.type)
     o.look_back(v, plan.band or WHOLE)
     operands = (o.tokens(c, channels), o.history(b, channels), o.history(v))
-    return o.own_layout(text.call(o.functions.mixer(plan), *operands), value.type)
+    whole = o.own_layout(text.call(o.functions.mixer(plan), *operands), value.type)
+    if value.op == "attention" and o.past.long:
+        return latent.or_step(o, value, whole, text.number(plan.scale))
+    return whole
 
 
 def _heads(value: Value) -> int:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from starc.compiler.ir import Value
 from starc.compiler.lower import text
 from starc.compiler.lower.text import Text
+from starc.compiler.plan import Line
 from starc.compiler.profile import Layout, Profile
 from starc.compiler.types import Constant, Feature
 from starc.compiler.work import WHOLE
@@ -49,6 +50,8 @@ class Past:
         self._histories: dict[int, Text] = {}
         self._lines: dict[int, tuple[int, Text]] = {}
         self._delayed: dict[int, tuple[int, Text]] = {}
+        self.long_lines: dict[int, list[Line]] = {}
+        """Statements that compute values for all kept tokens, by value."""
         self.long = self._between(layout)
 
     def _between(self, layout: Layout) -> frozenset[int]:
@@ -109,6 +112,11 @@ class Past:
             result = Text(f"{result.atom}[:, -({window - 1} + {self.o.length}):]")
         return result
 
+    def is_kept(self, id: int) -> bool:
+        """Whether a value is kept as it is, whole."""
+        node = self.profile.nodes[id]
+        return node is not None and self.windows.get(node) == WHOLE
+
     def delayed(self, id: int) -> Text:
         """A value behind the tokens before it that a delay line keeps, zeros before the first."""
         node = self.profile.nodes[id]
@@ -160,8 +168,9 @@ class Past:
             if isinstance(o.values[i].type, Feature):
                 o.texts[i] = self.history(i)
         o.in_past = next((o.texts[i] for i in value.inputs), None)
-        known = set(o.texts)
+        known, lines = set(o.texts), len(o.lines)
         o.lower_value(id, value)
+        self.long_lines[id] = o.lines[lines:]
         o.in_past = None
         made = [i for i in o.texts if i not in known]
         for i in value.inputs:

@@ -158,6 +158,18 @@ SPELLINGS = {
     * (x |> dense(1, bias = true)) |> dense(width)""",
     "python-names": """class = x |> dense(8)  F = class |> gelu  torch = F |> silu  
     self = torch |> relu  None = self + x  y = None |> layernorm""",
+    "latent": """c = x |> dense(3)  r = x |> dense(2) |> rope  kv = c |> dense(16) |> heads(2)
+    C = x |> dense(12) |> heads(2)  B = concat(kv |> slice(0, 4), r |> repeat(2))
+    y = (low_rank(C, B) |> causal |> softmax) @ (kv |> slice(4, 8)) |> merge |> dense(width)""",
+    "latent-flat": """c = x |> dense(3)  kv = c |> dense(16)  B = kv |> slice(0, 8) |> heads(2)
+    C = x |> dense(8) |> heads(2)  V = kv |> slice(8, 16) |> heads(2)
+    y = (low_rank(C, B) |> scale(1/3) |> causal |> softmax) @ V |> merge |> dense(width)""",
+    "latent-read-twice": """c = x |> dense(3)  B = c |> dense(8) |> heads(2)
+    C = x |> dense(8) |> heads(2)  V = c |> dense(8) |> heads(2)
+    y = ((low_rank(C, B) |> causal |> softmax) @ V + V) * (B |> rope) |> merge |> dense(width)""",
+    "latent-bias": """c = x |> dense(3)  B = c |> dense(8, bias = true) |> heads(2) |> rope
+    C = x |> dense(8) |> heads(2)  V = c |> dense(8) |> heads(2)
+    y = (low_rank(C, B) |> causal |> softmax) @ V |> merge |> dense(width)""",
     "negative-scale": "y = (low_rank(x, x) |> scale(-1/3) |> causal |> softmax) @ x",
     "transposed": """h = x |> dense(12, bias = true) |> relu  C = x |> dense(width) |> heads(2)
     B = transposed(x, C) |> heads(2)  V = x |> dense(width) |> heads(2)
@@ -213,6 +225,12 @@ def test_wiring(name: str) -> None:
     compiled = build(program(WIRING[name], UNITS))
     check_agreement(compiled, (1, 5))
     check_decoding(compiled)
+
+
+def test_a_step_attends_to_the_latent_itself_where_it_can() -> None:
+    for name, taken in (("latent", True), ("latent-flat", True), ("latent-bias", False)):
+        compiled = build(program("F()", f"operator F() {{ {SPELLINGS[name]} }}"))
+        assert hasattr(compiled.module, "latent_step") == taken, name
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
