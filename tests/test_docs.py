@@ -87,7 +87,7 @@ def test_invalid() -> None:
 
 def test_the_page_shows_every_kind_of_fence() -> None:
     kinds = [found[1] for found in FENCE.finditer(LANGUAGE)]
-    assert set(kinds) == {"star", "star body", "star waiting", "star invalid", "text"}
+    assert set(kinds) == {"star", "star body", "star waiting", "star invalid", "text", "python"}
     assert kinds.count("star body") >= 8
 
 
