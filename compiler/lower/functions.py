@@ -29,7 +29,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     short_convolution depthwise_convolution long_convolution
     rotary_tables rotate l2norm shift visible diagonal_matrix select
     decay_scores distances relative_scores standardize softmax_with_sink masked_attention
-    latent_step seen History Window Delay Cache draw
+    latent_step taps_of seen History Window Delay Cache draw
     implicit_filter semi_separable_matrix toeplitz_matrix linear embedding sinusoidal rope
     headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear
     GroupedLinear HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter

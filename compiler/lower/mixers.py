@@ -68,7 +68,8 @@ def taps(o: OperatorLowering, kernel: int, v: int, limit: int | None) -> Text:
     if filter_.length is None:
         length = o.columns
         shown = f"min({length}, {limit})" if limit else length
-        rows = text.call(f"{o.texts[kernel].code}", shown)
+        known = f'cache and cache["{o.past.filter(kernel)}"]'
+        rows = text.call(o.functions.function("taps_of"), o.texts[kernel], shown, known)
     else:
         own = o.texts[kernel].code
         rows = text.method(

@@ -49,6 +49,7 @@ class Past:
         """Inputs that arrive with all tokens that the unit which computes them keeps."""
         self._histories: dict[int, Text] = {}
         self._lines: dict[int, tuple[int, Text]] = {}
+        self._filters: dict[int, str] = {}
         self._delayed: dict[int, tuple[int, Text]] = {}
         self.long_lines: dict[int, list[Line]] = {}
         """Statements that compute values for all kept tokens, by value."""
@@ -141,11 +142,7 @@ class Past:
 
     def keep(self, wanted: str, kind: str, *sizes: int | str) -> str:
         """A new entry of the cache: `kind` is a class of templates/function, or State."""
-        taken = {entry.name for entry in self.entries}
-        name, number = wanted, 1
-        while name in taken:
-            number += 1
-            name = f"{wanted}_{number}"
+        name = self._free(wanted)
         shape = ", ".join(map(str, sizes))
         if kind == "State":  # sums over many tokens are kept in float32 at least
             self.o.functions.function("wide")
@@ -154,6 +151,24 @@ class Past:
             self.o.functions.function(kind)
             make = f"{kind}(like.new_zeros(batch, {shape}))"
         self.entries.append(Entry(name, make))
+        return name
+
+    def filter(self, id: int) -> str:
+        """The entry that holds the taps of a filter as long as the cache; it is the same for all
+        sequences, and no state: a tuple of one."""
+        if id not in self._filters:
+            wanted = self.o.values[id].name or self.o.destiny(id) or "filter"
+            self._filters[id] = self._free(f"{wanted}_taps")
+            made = f"({self.o.texts[id].code}(length).detach(),)"
+            self.entries.append(Entry(self._filters[id], made))
+        return self._filters[id]
+
+    def _free(self, wanted: str) -> str:
+        taken = {entry.name for entry in self.entries}
+        name, number = wanted, 1
+        while name in taken:
+            number += 1
+            name = f"{wanted}_{number}"
         return name
 
     def state(self, *sizes: int) -> str:

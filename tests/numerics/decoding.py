@@ -35,7 +35,7 @@ def tensors(cache: Any) -> Iterator[Tensor]:
     elif isinstance(cache, list):
         for part in cache:
             yield from tensors(part)
-    else:
+    elif not isinstance(cache, tuple):  # which is the same for every sequence
         yield cache.buffer
 
 
