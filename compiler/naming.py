@@ -22,9 +22,11 @@ MODULE_ATTRIBUTES = frozenset("""
     """.split())
 """Public attributes of torch.nn.Module (a test compares them with the installed torch)."""
 
+PART_ATTRIBUTES = frozenset("checkpointing init_cache times".split())
+"""Attributes that parts of generated models have beside those of torch.nn.Module."""
+
 MODEL_ATTRIBUTES = frozenset(
-    "embedding position head final_norm loss hidden average readout init_cache generate "
-    "stream".split()
+    "embedding position head final_norm loss hidden average readout generate stream".split()
 )
 """Attributes that every generated Model has."""
 
@@ -39,7 +41,8 @@ def identifier(name: str) -> str:
     name = name.lstrip("_") or "value"
     if name[0].isdigit():
         name = "v" + name
-    if keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in MODULE_ATTRIBUTES:
+    attribute = name in MODULE_ATTRIBUTES or name in PART_ATTRIBUTES
+    if keyword.iskeyword(name) or keyword.issoftkeyword(name) or attribute:
         name += "_"
     return name
 

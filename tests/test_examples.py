@@ -49,6 +49,7 @@ def test_text_is_formatted(path: Path) -> None:
     assert format_program(parse(source)) == source.text
 
 
+@pytest.mark.slow  # tests/numerics/test_agreement.py has the examples at a smaller context
 @named(EXAMPLES)
 def test_example_agrees_with_the_oracle(path: Path) -> None:
     """Logits and the gradient of every parameter, in float64, every repeat done once."""

@@ -137,6 +137,17 @@ def test_compiling_loads_neither_torch_nor_rich(code: str):
     assert not {"torch", "triton", "numpy", "rich", "pymoo"} & loaded
 
 
+COMPILE_ALL = f"""
+import pathlib, starc
+for path in sorted(pathlib.Path({str(ROOT / "examples")!r}).glob("*.star")):
+    starc.compile_file(path, starc.Options(format=False))
+"""
+
+
+def test_compiling_any_example_loads_no_torch():
+    assert not NUMERICS & loaded_by(COMPILE_ALL)
+
+
 def test_the_public_names_exist():
     import starc
 

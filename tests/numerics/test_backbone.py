@@ -279,7 +279,11 @@ def saved_bytes(network: torch.nn.Module, tokens: torch.Tensor) -> int:
 
 @pytest.mark.parametrize(
     "settings",
-    ["", "residual = hyper(2, dynamic = true)", "residual = weighted(pre)  readout = attend"],
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        "residual = hyper(2, dynamic = true)",
+        pytest.param("residual = weighted(pre)  readout = attend", marks=pytest.mark.slow),
+    ],
 )
 def test_one_graph_is_captured(settings: str) -> None:
     backbone = "s: a() loop 2 { f() a() reuses V from s } repeat 2 { parallel(gated) { f() g() } }"
