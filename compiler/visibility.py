@@ -82,6 +82,11 @@ class Visible:
         return max(_clause_reach(clause) for clause in self.clauses)
 
     @property
+    def positional(self) -> frozenset[str]:
+        """The masks that count tokens from the first one."""
+        return frozenset[str]().union(*(_positional(mask) for c in self.clauses for mask in c))
+
+    @property
     def spans(self) -> tuple[tuple[int, int], ...]:
         """(window, step) for each clause: it shows at most every step-th token of a window."""
         return tuple(sorted(_span(clause) for clause in self.clauses))
@@ -98,8 +103,15 @@ def _own_token(mask: Mask) -> bool:
     return all(side.own_token for side in sizes) if op == "linked" else op in OWN_TOKEN
 
 
+def _positional(mask: Mask) -> frozenset[str]:
+    op, sizes = mask
+    if op == "linked":
+        return frozenset[str]().union(*(side.positional for side in sizes))
+    return frozenset({op}) & POSITIONAL
+
+
 def _clause_reach(clause: Clause) -> int:
-    if any(op in POSITIONAL for op, _ in clause):
+    if any(map(_positional, clause)):
         return WHOLE
     return min(map(_reach, clause), default=WHOLE)
 
@@ -135,15 +147,23 @@ def _span(clause: Clause) -> tuple[int, int]:
 
 
 class Seen(NamedTuple):
-    """How far back a mixer is read, and (window, step) of the tokens that count in its work."""
+    """What masks above a mixer leave of it: its band, (window, step) of the tokens that count in
+    its work, and those masks that count tokens from the first one."""
 
-    reach: int = WHOLE
+    band: int = WHOLE
     spans: tuple[tuple[int, int], ...] = ((WHOLE, 1),)
+    positional: frozenset[str] = frozenset()
 
     def within(self, pairs: Visible) -> Seen:
         """What is left of this behind masks."""
         spans = {(min(a, w), max(b, s)) for a, b in self.spans for w, s in pairs.spans}
-        return Seen(min(self.reach, pairs.reach), tuple(sorted(spans)))
+        positional = self.positional | pairs.positional
+        return Seen(min(self.band, pairs.reach), tuple(sorted(spans)), positional)
+
+    @property
+    def reach(self) -> int:
+        """How far back it is read: from the first token on, where tokens are counted from it."""
+        return WHOLE if self.positional else self.band
 
     @property
     def window(self) -> int | None:

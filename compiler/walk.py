@@ -98,8 +98,15 @@ class Walk:
         self.token = self.position = self.spectrum = self.triple = self.state = 0
         self.modal = 0, 0
         self._written: set[tuple[int, Seen, bool, bool]] = set()
-        for value in values:
-            self.nodes.append(self._visit(value))
+        self._scored: set[tuple[object, ...]] = set()
+        self._first: list[int] = []  # of equal values, which passes merge, the first one
+        self._applied: dict[tuple[int, Node, Feature | Constant, Seen, bool], Node] = {}
+        known: dict[object, int] = {}
+        for id, value in enumerate(values):
+            inputs = tuple([self._first[i] for i in value.inputs])
+            first = known.setdefault((value.op, inputs, value.attributes, value.parameters), id)
+            self._first.append(first)
+            self.nodes.append(self._visit(value) if first == id else self.nodes[first])
 
     def work(self) -> Work:
         pairs = tuple((*kind, n) for kind, n in self.pairs.items())
@@ -180,12 +187,25 @@ class Walk:
     # --- mixers that act on a value -----------------------------------------------------------
 
     def _apply(self, id: int, operand: _Operand, seen: Seen, masked: bool) -> Node:
-        """T @ V for the mixer `id`, seen through masks; the node of the result."""
+        """T @ V for the mixer `id`, seen through masks; the node of the result.
+
+        What is made twice, also of parts of a sum or a product, is made once.
+        """
+        key = self._first[id], operand.node, operand.type, seen, masked
+        if operand.node is None or key not in self._applied:
+            self._applied[key] = self._follow(id, operand, seen, masked)
+        return self._applied[key]
+
+    def _follow(self, id: int, operand: _Operand, seen: Seen, masked: bool) -> Node:
         mixer = self.values[id]
         inputs = mixer.inputs
         type_ = apply_mixer(_mixer(mixer), operand.type)
         type_is_causal = _mixer(mixer).causal
         match mixer.op:
+            case "diagonal" | "low_rank" if "summary" in seen.positional and (
+                mixer.op == "diagonal" or seen.band == 1
+            ):
+                return self._chosen_tokens(operand, type_)
             case "diagonal":
                 return self._local(type_, [self.nodes[inputs[0]], operand.node])
             case "row_scale":
@@ -209,15 +229,18 @@ class Walk:
                 return self._written_out(id, operand, seen, masked)
             case "compose":
                 left, right = inputs
-                free = "diagonal" in (self.values[left].op, self.values[right].op)
+                outer = self.values[left].op == "diagonal"  # one diagonal does without the masks
+                free = outer or self.values[right].op == "diagonal"
                 if free or (seen == ALL and not masked):
-                    inner = self._apply(right, operand, seen, masked)
+                    inner = self._apply(right, operand, seen if outer else ALL, masked)
                     between = apply_mixer(_mixer(self.values[right]), operand.type)
-                    return self._apply(left, _Operand(inner, between), seen, masked)
+                    return self._apply(
+                        left, _Operand(inner, between), ALL if outer else seen, masked
+                    )
                 return self._written_out(id, operand, seen, masked)
             case "toeplitz" if seen.window is not None:
                 return self._convolve(inputs[0], operand, type_, seen.window)
-            case "low_rank" if seen.window == 1:  # C_i . B_i
+            case "low_rank" if seen.band == 1:  # C_i . B_i
                 return self._local(type_, [*(self.nodes[i] for i in inputs), operand.node])
             case op if op in SEPARABLE and seen == ALL and (masked or type_is_causal):
                 return self._recur(mixer, operand, type_)
@@ -227,6 +250,13 @@ class Walk:
                 return self._written_out(id, operand, seen, masked)
             case op:
                 raise InternalError(f"no rule says what the mixer {op!r} costs")
+
+    def _chosen_tokens(self, operand: _Operand, type_: Feature) -> Node:
+        """The diagonal of a mixer at some positions, written out to count them."""
+        self._need(operand.node, WHOLE)
+        self._pair(Seen(1, ((1, 1),)), True, 2 * type_.heads * operand.type.channels)
+        self.spans[len(self.nodes)] = WHOLE
+        return self._node(type_, ())
 
     def _convolve(self, filter: int, operand: _Operand, type_: Feature, window: int) -> Node:
         taps, channels = self.values[filter].type, type_.heads * type_.channels
@@ -321,8 +351,13 @@ class Walk:
                 seen = Seen(window, ((window, 1),))
                 self._need(key.node, window)
                 self._need(content.node, window)
-                channels = max(query.type.channels, key.type.channels) + content.type.channels
-                self._pair(seen, True, 2 * type_.heads * channels)
+                scores = *(self._first[i] for i in value.inputs[:2]), value.attributes
+                if scores not in self._scored:  # two values may meet the same weights
+                    self._scored.add(scores)
+                    heads = max(query.type.heads, key.type.heads)
+                    channels = max(query.type.channels, key.type.channels)
+                    self._pair(seen, True, 2 * heads * channels)
+                self._pair(seen, True, 2 * type_.heads * content.type.channels)
             case "short_convolution" | "long_convolution" | "modal_convolution":
                 kernel, operand = value.inputs
                 taps = value.attribute("taps") if value.op != "modal_convolution" else None
@@ -385,12 +420,15 @@ class Walk:
         `first` says that the rows of this mixer are rows of the whole, so that what belongs to row
         i (C, a factor of the row) is read at the newest token only.
         """
+        id = self._first[id]
         if (id, seen, causal, first) in self._written:
             return
         self._written.add((id, seen, causal, first))
         value = self.values[id]
         inputs = value.inputs
         match value.op:
+            case "low_rank" if first and seen.band == 1:  # a diagonal of C_i . B_i
+                pass
             case op if op in SEPARABLE:
                 parts, _ = self._parts(value)
                 for i in parts[1:] if first else parts:

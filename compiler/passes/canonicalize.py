@@ -201,7 +201,7 @@ def _mask(r: Rewriter, value: Value, mixer: int) -> int | None:
         again = _mask(r, value, t)
         return r.emit(value.op, (t,), value, **dict(value.attributes)) if again is None else again
 
-    one = value.op == "band" and value.attribute("w") == 1
+    one = value.op in ("band", "dilated") and value.attribute("w") == 1
     match m.op:
         case "low_rank" if one:
             heads = type_.heads
@@ -210,6 +210,8 @@ def _mask(r: Rewriter, value: Value, mixer: int) -> int | None:
             return r.emit("diagonal", (r.emit("sum", (product,), value),), value)
         case "causal" | "band" if one:
             return masked(m.inputs[0])
+        case op if one and op in MASKS and not value_also(m):
+            return r.emit(op, (masked(m.inputs[0]),), value, **dict(m.attributes))
         case "mixer_scale" if one or not _is_score(r, mixer):
             return r.emit(m.op, (masked(m.inputs[0]),), value, **dict(m.attributes))
         case "mixer_add" | "mixer_subtract":
