@@ -176,7 +176,7 @@ class Walk:
         return _Operand(self.nodes[id], type_)
 
     def _need(self, node: Node, window: int) -> None:
-        if node is not None:
+        if node is not None and window > 1:  # the newest token is at hand
             self.needs[node] = max(window, self.needs.get(node, 0))
 
     def _delay(self, node: Node, steps: int) -> None:

@@ -34,6 +34,7 @@ from starc.grammar.source import Source
 from starc.runtime.loader import unload
 from starc.runtime.reference import random_parameters
 from tests.numerics.agreement import Compiled, build, check_agreement
+from tests.numerics.decoding import check_decoding
 from tests.strategies.programs import programs
 
 QUICK = Options(format=False)
@@ -232,6 +233,14 @@ def check_causality(text: str) -> None:
     unload(program.module)
 
 
+def check_decodes(text: str) -> None:
+    """Prefill, pieces and single steps give the logits of one forward pass, and the cache has the
+    size that the cost report promises."""
+    program = compiled(text)
+    check_decoding(program, longest=70)
+    unload(program.module)
+
+
 @fast(16)
 @given(programs())
 def test_modules_train(text: str) -> None:
@@ -250,8 +259,14 @@ def test_modules_are_causal(text: str) -> None:
     check_causality(text)
 
 
+@fast(16)
+@given(programs())
+def test_modules_decode_from_a_cache(text: str) -> None:
+    check_decodes(text)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("check", [check_training, check_oracle, check_causality])
+@pytest.mark.parametrize("check", [check_training, check_oracle, check_causality, check_decodes])
 def test_modules_thoroughly(check: Callable[[str], None]) -> None:
     thorough(200)(given(programs())(check))()
 

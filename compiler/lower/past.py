@@ -94,7 +94,7 @@ class Past:
 
     def history(self, id: int, window: int = WHOLE) -> Text:
         """A value for the tokens that are kept, at least `window` of them, the newest last."""
-        if isinstance(self.o.type(id), Constant):
+        if isinstance(self.o.type(id), Constant) or window == 1:
             return self.o.texts[id]
         if id in self._histories:
             return self._histories[id]
