@@ -461,12 +461,9 @@ class Walk:
                 left, right = inputs
                 seen = (ALL if self._sums_rows(id) else seen).within(visible(self.values, id))
                 self._entries(left, seen, causal, first)
-                if self.values[left].op == "diagonal":
-                    self._entries(right, seen, causal, first)
-                else:
-                    self._entries(right, seen, causal, False)
-                    if self.values[right].op != "diagonal":
-                        self.triple += 2 * _mixer(value).heads
+                self._entries(right, seen, causal, False)
+                if "diagonal" not in (self.values[left].op, self.values[right].op):
+                    self.triple += 2 * _mixer(value).heads
             case "toeplitz" | "static":
                 pass
             case _:
