@@ -35,7 +35,7 @@ def emit(plan: FilePlan, *, format: bool = True) -> str:
         *(_Piece(_class(c)) for c in plan.classes),
         _Piece(_model(plan)),
         _source(plan.source),
-        _Piece(render("main.py.j2"), fixed=True),
+        _Piece(render("main.py.j2", causal=plan.model.causal), fixed=True),
     ]
     # Piece by piece: black reads a piece again only where it changed that piece.
     return "\n\n\n".join(_finished(piece, format) for piece in pieces) + "\n"

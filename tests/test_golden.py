@@ -67,6 +67,19 @@ def test_generated_files_check_themselves(tmp_path: Path) -> None:
     assert run.stdout.count("gradients finite: True, causal: True") == len(PROGRAMS)
 
 
+def test_an_encoder_checks_itself(tmp_path: Path) -> None:
+    """It sees later tokens and has no cache, so neither is checked."""
+    text = "use std.attention.mha\nmodel m { vocab = 8  width = 8  context = 8  causal = false\n"
+    text += "backbone { mha(heads = 2) } }"
+    program = tmp_path / "m.py"
+    program.write_text(compile_program(Source("m.star", text), Options()).text)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(program)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "gradients finite: True\n" in run.stdout
+
+
 def test_the_program_is_kept_to_the_letter() -> None:
     text = 'operator f() { y = x |> silu }   \n# "quoted" \\ and """more"""\t\n' + (
         "model m { vocab = 8  width = 8  context = 8  backbone { f() } }  \n"
