@@ -31,7 +31,13 @@ def test_support_functions_stand_formatted(name: str) -> None:
     assert text == formatted(text)
 
 
-@pytest.mark.parametrize("template", ["main.py.j2", "kernel/header.py.j2", *SHARED])
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_main_function_stands_formatted(causal: bool) -> None:
+    text = render("main.py.j2", causal=causal).strip("\n") + "\n"
+    assert text == formatted(text)
+
+
+@pytest.mark.parametrize("template", ["kernel/header.py.j2", *SHARED])
 def test_fixed_parts_stand_formatted(template: str) -> None:
     text = render(template).strip("\n") + "\n"
     assert text == formatted(text)
