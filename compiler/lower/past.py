@@ -97,7 +97,7 @@ class Past:
         if isinstance(self.o.type(id), Constant) or window == 1:
             return self.o.texts[id]
         if id in self._histories:
-            return self._histories[id]
+            return self._last(self._histories[id], window)
         node = self.profile.nodes[id]
         assert node is not None
         if node not in self.windows:  # a reshaped value of another unit
@@ -109,9 +109,13 @@ class Past:
             self._lines[node] = id, self._seen(id, kind, rows)
         owner, line = self._lines[node]
         result = _reshaped(line, self.o.type(owner), self.o.type(id))
-        if window < self.windows[node]:
-            result = Text(f"{result.atom}[:, -({window - 1} + {self.o.length}):]")
-        return result
+        return self._last(result, window if window < self.windows[node] else WHOLE)
+
+    def _last(self, value: Text, window: int) -> Text:
+        """The new tokens of a value and those that they see within a window."""
+        if window == WHOLE:
+            return value
+        return Text(f"{value.atom}[:, -({window - 1} + {self.o.length}):]")
 
     def is_kept(self, id: int) -> bool:
         """Whether a value is kept as it is, whole."""
