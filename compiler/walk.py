@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from starc.compiler.catalog import ENTRIES
 from starc.compiler.ir import Value
-from starc.compiler.types import Constant, Feature, Filter, Mixer, Transition, apply_mixer
+from starc.compiler.types import Constant, Feature, Filter, Mixer, Problem, Transition, apply_mixer
 from starc.compiler.visibility import ALL, MASKS, Seen, own_mask, value_also, visible
 from starc.compiler.work import WHOLE, Work
 from starc.grammar.errors import InternalError
@@ -212,6 +212,8 @@ class Walk:
                 result = self._apply(inputs[1], operand, seen, masked)
                 return self._local(type_, [self.nodes[inputs[0]], result])
             case "mixer_add" | "mixer_subtract":
+                if not all(_fits(self.values[i], operand.type) for i in inputs):
+                    return self._written_out(id, operand, seen, masked)
                 parts = [self._apply(i, operand, seen, masked) for i in inputs]
                 return self._local(type_, parts)
             case "mixer_negate" | "mixer_scale":
@@ -469,6 +471,15 @@ class Walk:
             case _:
                 for i in inputs:
                     self._entries(i, seen, causal, first)
+
+
+def _fits(mixer: Value, operand: Feature | Constant) -> bool:
+    """Whether a part of a sum acts on a value alone: the sum may have more heads."""
+    try:
+        apply_mixer(_mixer(mixer), operand)
+    except Problem:
+        return False
+    return True
 
 
 def _mixer(value: Value) -> Mixer:

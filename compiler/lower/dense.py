@@ -120,7 +120,7 @@ def repeat(value: Text, have: int, want: int, axis: str) -> Text:
 def assign(o: OperatorLowering, value: Value, result: Text, heads: int, every: bool) -> Text:
     """A local that holds a matrix."""
     wanted = o.fresh("T" if value.op != "low_rank" else "scores")
-    if value.name and not every:
+    if value.name and not every and o.is_unused(value.name):
         wanted = value.name
     return o.assign(wanted, result, None, f"(B, {heads}, {_rows(every)}, S)")
 

@@ -184,6 +184,11 @@ class OperatorLowering:
             self._locals[wanted] = name
         return self._locals[wanted]
 
+    def is_unused(self, name: str) -> bool:
+        """Whether nothing was assigned to a binding's local yet: what a mixer is made of may be
+        read again after the mixer itself was written out."""
+        return name not in self._locals
+
     def fresh(self, wanted: str) -> str:
         """A local that no binding has."""
         number, name = 1, wanted

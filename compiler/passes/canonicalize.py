@@ -16,7 +16,7 @@ from fractions import Fraction
 
 from starc.compiler.ir import Model, Value
 from starc.compiler.passes.rewriting import Rewriter, rewrite
-from starc.compiler.types import Constant, Feature, Filter, Mixer
+from starc.compiler.types import Constant, Feature, Filter, Mixer, Problem
 from starc.compiler.visibility import MASKS, value_also
 
 SCORE_STAGES = frozenset({"mixer_scale", "select", "bias", "decay", "alibi", "relative", *MASKS})
@@ -30,7 +30,10 @@ def canonicalize(model: Model) -> Model:
 def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
     match value.op:
         case "apply":
-            return _apply(r, value, *inputs)
+            try:
+                return _apply(r, value, *inputs)
+            except Problem:  # a part alone does not fit what the whole fits: it stays as written
+                return None
         case op if op in MASKS:
             return _mask(r, value, inputs[0])
         case "negate" | "mixer_negate":
