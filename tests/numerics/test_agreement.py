@@ -175,9 +175,11 @@ SPELLINGS = {
     C = x |> dense(8) |> heads(2)  V = c |> dense(8) |> heads(2)
     y = (low_rank(C, B) |> causal |> softmax) @ V |> merge |> dense(width)""",
     "sum-of-lanes-and-heads": """v = x |> dense(1)
-    y = (toeplitz(explicit(4, 4)) / 2 + (static(context, 4) |> band(1))) @ v |> merge |> dense(width)""",
-    "matrix-of-its-own-name": """T = low_rank(x |> dense(6) |> heads(2), x |> dense(3)) |> softcap(2)
-    |> band(70) |> causal |> softmax  y = T @ (T @ (x |> dense(2))) |> merge |> dense(width)""",
+    y = (toeplitz(explicit(4, 4)) / 2 + (static(context, 4) |> band(1))) @ v
+    |> merge |> dense(width)""",
+    "matrix-of-its-own-name": """T = low_rank(x |> dense(6) |> heads(2), x |> dense(3))
+    |> softcap(2) |> band(70) |> causal |> softmax
+    y = T @ (T @ (x |> dense(2))) |> merge |> dense(width)""",
     "negative-scale": "y = (low_rank(x, x) |> scale(-1/3) |> causal |> softmax) @ x",
     "transposed": """h = x |> dense(12, bias = true) |> relu  C = x |> dense(width) |> heads(2)
     B = transposed(x, C) |> heads(2)  V = x |> dense(width) |> heads(2)
