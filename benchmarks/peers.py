@@ -296,6 +296,7 @@ def main() -> None:
         return
     clock = time.process_time if options.cpu_time else time.perf_counter
     rows: list[Row] = []
+    failed: list[str] = []
     for shape in options.shapes:
         try:
             found = list(
@@ -303,6 +304,7 @@ def main() -> None:
             )
         except Exception:  # the table of the others is worth having
             traceback.print_exc(limit=4)
+            failed.append(shape)
             continue
         rows += found
         print(*table(found), sep="\n", flush=True)
@@ -325,6 +327,8 @@ def main() -> None:
     ]
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text("\n".join(lines))
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
