@@ -21,30 +21,13 @@ from statistics import median
 from typing import Any
 
 import torch
+from mixers import MIXERS, VOCAB, WIDTH, model_of
 from torch import Tensor
 from train_step import machine
 
-from starc.compiler.driver import compile_program
-from starc.compiler.options import Options
-from starc.grammar.source import Source
-from starc.runtime.loader import load
-
 RESULTS = Path(__file__).parent / "results" / "decoding.md"
 PREFIXES = [1024, 4096, 16_384, 65_536]
-WIDTH, VOCAB, LAYERS, PIECE = 128, 256, 6, 1024
-UNITS = {
-    "attention": ("use std.attention.mha", "mha(heads = 2)"),
-    "grouped-query attention": ("use std.attention.gqa", "gqa(heads = 4, groups = 1)"),
-    "banded attention, 128 tokens": (
-        "use std.attention.sliding",
-        "sliding(heads = 2, window = 128)",
-    ),
-    "linear attention": ("use std.linear.linear", "linear(heads = 2)"),
-    "gated linear attention": ("use std.linear.gla", "gla(heads = 2)"),
-    "mamba2": ("use std.recurrent.mamba2", "mamba2(state = 64, head = 64)"),
-    "mamba": ("use std.recurrent.mamba", "mamba()"),
-    "gated convolution": ("use std.convolution.gconv", "gconv()"),
-}
+LAYERS, PIECE = 6, 1024
 
 
 @dataclass(frozen=True)
@@ -54,20 +37,6 @@ class Row:
     name: str
     seconds: dict[int, float]
     bytes: dict[int, float]
-
-
-def model_of(name: str, context: int) -> Any:
-    use, unit = UNITS[name]
-    text = f"""\
-{use}
-use std.channel.swiglu
-model decoding {{
-    vocab = {VOCAB}  width = {WIDTH}  context = {context}
-    backbone {{ repeat {LAYERS} {{ {unit}  swiglu() }} }}
-}}
-"""
-    torch.manual_seed(0)
-    return load(compile_program(Source("decoding.star", text), Options()).text).Model().eval()
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -87,7 +56,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 @torch.no_grad()
 def measure(name: str, prefixes: list[int], count: int, clock: Callable[[], float]) -> Row:
     found = Row(name, {}, {})
-    model = model_of(name, max(prefixes) + count + 1)
+    model = model_of(name, max(prefixes) + count + 1, LAYERS).eval()
     generator = torch.Generator().manual_seed(1)
     for prefix in prefixes:
         cache = model.init_cache(1, prefix + count + 1)
@@ -120,7 +89,7 @@ def table(rows: list[Row], of: str, unit: float) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--prefixes", nargs="+", type=int, default=PREFIXES)
-    parser.add_argument("--mixers", nargs="+", default=list(UNITS), choices=list(UNITS))
+    parser.add_argument("--mixers", nargs="+", default=list(MIXERS), choices=list(MIXERS))
     parser.add_argument("--count", type=int, default=64, help="tokens decoded after each prefix")
     parser.add_argument("--threads", type=int, help="PyTorch's choice otherwise")
     parser.add_argument(

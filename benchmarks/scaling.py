@@ -24,26 +24,13 @@ from statistics import linear_regression, median
 from typing import Any
 
 import torch
+from mixers import VOCAB, WIDTH, model_of
 from torch import Tensor
 from train_step import machine
 
-from starc.compiler.driver import compile_program
-from starc.compiler.options import Options
-from starc.grammar.source import Source
-from starc.runtime.loader import load
-
 RESULTS = Path(__file__).parent / "results" / "scaling.md"
 LENGTHS = [256, 512, 1024, 2048, 4096, 8192]
-WIDTH, VOCAB = 128, 256
-UNITS = {
-    "attention": ("use std.attention.mha", "mha(heads = 2)"),
-    "banded attention, 128 tokens": (
-        "use std.attention.sliding",
-        "sliding(heads = 2, window = 128)",
-    ),
-    "mamba2": ("use std.recurrent.mamba2", "mamba2(state = 64, head = 64)"),
-    "gated convolution": ("use std.convolution.gconv", "gconv()"),
-}
+COMPARED = ["attention", "banded attention, 128 tokens", "mamba2", "gated convolution"]
 
 
 @dataclass(frozen=True)
@@ -53,24 +40,6 @@ class Growth:
     name: str
     seconds: dict[int, float]
     bytes: dict[int, float]
-
-
-def program(name: str, context: int) -> str:
-    use, unit = UNITS[name]
-    return f"""\
-{use}
-use std.channel.swiglu
-model scaling {{
-    vocab = {VOCAB}  width = {WIDTH}  context = {context}
-    backbone {{ {unit}  swiglu() }}
-}}
-"""
-
-
-def model_of(name: str, context: int) -> Any:
-    torch.manual_seed(0)
-    text = compile_program(Source("scaling.star", program(name, context)), Options()).text
-    return load(text).Model()
 
 
 def step(model: Any, tokens: Tensor, clock: Callable[[], float]) -> float:
@@ -90,7 +59,7 @@ def peak(model: Any, tokens: Tensor) -> int:
 
 
 def measure(name: str, lengths: list[int], rounds: int, clock: Callable[[], float]) -> Growth:
-    model = model_of(name, max(lengths))
+    model = model_of(name, max(lengths), 1)
     generator = torch.Generator().manual_seed(1)
     found = Growth(name, {}, {})
     for length in lengths:
@@ -134,7 +103,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     clock = time.process_time if options.cpu_time else time.perf_counter
     rows = []
-    for name in UNITS:
+    for name in COMPARED:
         rows.append(measure(name, options.lengths, options.rounds, clock))
         shown = f"time {exponent(rows[-1].seconds):.2f}, memory {exponent(rows[-1].bytes):.2f}"
         print(f"{name}: exponents {shown}", flush=True)
