@@ -83,7 +83,7 @@ class ModuleClass:
 @dataclass(frozen=True)
 class ModelPlan:
     """The class Model: embedding, units, read-out. `logits` is an expression of the stream x;
-    `losses` says that units add to the loss."""
+    `losses` says that units add to the loss, `longest` how many tokens its weights allow."""
 
     doc: tuple[str, ...]
     init: tuple[Line, ...]
@@ -93,6 +93,7 @@ class ModelPlan:
     vocab: int
     losses: bool = False
     cache: tuple[tuple[str, str], ...] = ()
+    longest: int | None = None
     causal: bool = True
 
 

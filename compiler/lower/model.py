@@ -47,12 +47,19 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
         losses="losses" in scope.needs,
         cache=tuple(scope.cache),
         causal=model.causal,
+        longest=_longest(model),
     )
     return (*functions.experts, *backbone.classes), plan
 
 
 def _dtype(model: Model) -> list[Line]:
     return [] if model.dtype == "float32" else [Line(f"self.to(torch.{model.dtype})")]
+
+
+def _longest(model: Model) -> int | None:
+    """The tokens that weights of their own for every position allow; None where there are none."""
+    static = any(value.op == "static" for o in model.operators for value in o.values)
+    return model.context if static or model.position == "learned" else None
 
 
 def _positions(ambient: Ambient) -> str:

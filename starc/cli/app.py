@@ -393,6 +393,8 @@ def import_(
     max_parameters: MaxParameters = None,
     max_characters: MaxCharacters = None,
     max_nesting: MaxNesting = None,
+    max_depth: MaxDepth = None,
+    max_values: MaxValues = None,
 ) -> None:
     """Bring the weights of a published model to a program; the module is written beside them.
 
@@ -403,7 +405,8 @@ def import_(
     """
     from starc.cli import importing
 
-    options = _options(model, set_, max_units, max_parameters, max_characters, max_nesting)
+    limits = max_units, max_parameters, max_characters, max_nesting, max_depth, max_values
+    options = _options(model, set_, *limits)
     request = importing.Request(program, *from_, map_, output, options, dtype)
     (importing.list_command if list_ else importing.import_command)(request)
 
