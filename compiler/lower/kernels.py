@@ -100,8 +100,7 @@ def _or_steps(
     names = [o.texts[i].atom for i in operands]
     split = ""
     if source is not None:
-        names = [o.fresh(o.values[i].name or o.destiny(i) or "part") for i in operands]
-        names = [o.local(f"{n}_part" if names.count(n) > 1 else n) for n in names]
+        names = [o.new_local(o.values[i].name or o.destiny(i) or "part") for i in operands]
         sizes = ", ".join(str(o.width(i)) for i in operands)
         split = f"    {', '.join(names)} = {o.texts[source].atom}.split(({sizes}), dim=-1)\n"
     gate = names.pop(0) if value.attribute("output_gate") else ""
@@ -110,7 +109,7 @@ def _or_steps(
     inner = f'cache["{entry}"].extend({" * ".join(names)})'
     function = o.functions.function("short_convolution")
     result = f"{function}({taps.atom}.t(), {inner}, {o.length})"
-    local = o.local(o.fresh(value.name or "convolved"))
+    local = o.new_local(value.name or "convolved")
     o.lines.append(
         Line(
             f"if cache is None:\n    {local} = {whole.code}\nelse:\n{split}"

@@ -55,7 +55,7 @@ def or_step(o: OperatorLowering, value: Value, whole: Text, scale: str) -> Text:
             arguments.append(part.map)
         arguments.append(_flat(o, part.source))
     step = o.own_layout(text.call(function, *arguments), value.type)
-    local = o.local(o.fresh(value.name or "mixed"))
+    local = o.new_local(value.name or "mixed")
     body = "".join(f"    {_indented(line)}\n" for line in inside)
     o.lines.append(
         Line(

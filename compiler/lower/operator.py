@@ -189,6 +189,10 @@ class OperatorLowering:
         read again after the mixer itself was written out."""
         return name not in self._locals
 
+    def new_local(self, wanted: str) -> str:
+        """A local of its own: the binding's name where that is still free."""
+        return self.local(wanted if self.is_unused(wanted) else self.fresh(wanted))
+
     def fresh(self, wanted: str) -> str:
         """A local that no binding has."""
         number, name = 1, wanted

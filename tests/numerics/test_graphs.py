@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -20,7 +21,9 @@ SMALL = (("width", "64"), ("vocab", "64"), ("context", "64"))
 
 
 def loaded(program: Path, overrides: tuple[tuple[str, str], ...] = ()) -> torch.nn.Module:
-    source = Source(program.name, program.read_text())
+    # Two iterations of a repeat show what twelve would, in a sixth of the time.
+    text = re.sub(r"\brepeat ([3-9]|\d\d+) ", "repeat 2 ", program.read_text())
+    source = Source(program.name, text)
     torch.manual_seed(0)
     model: torch.nn.Module = load(
         compile_program(source, Options(overrides=overrides)).text
