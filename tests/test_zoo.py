@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def programs() -> dict[str, str]:
     for path in EXAMPLES.glob("**/*.star"):
         if path.parent.name != "families":
             name = path.relative_to(EXAMPLES).with_suffix("").as_posix()
-            found[name] = re.match(r"(#.*\n)*", path.read_text())[0]  # type: ignore[index]
+            lines = path.read_text().splitlines()
+            found[name] = "\n".join(takewhile(lambda line: line.startswith("#"), lines))
     for path in LIBRARY.glob("*.star"):
         for operator in parse(read_source(path)).declarations:
             if isinstance(operator, Operator):

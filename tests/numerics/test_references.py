@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -308,9 +309,10 @@ def draw(*shape: int) -> Tensor:
 
 
 def recurrence(template: str, **more: object) -> Callable[..., Tensor]:
-    given = {"c_heads": HEADS, "b_heads": HEADS, "v_heads": HEADS, "v_channels": P, **more}
-    plan = MixerPlan(template, template, HEADS, N, **given)  # type: ignore[arg-type]
-    return getattr(load(plan), template)  # type: ignore[no-any-return]
+    given: dict[str, Any] = {"c_heads": HEADS, "b_heads": HEADS, "v_heads": HEADS} | more
+    plan = MixerPlan(template, template, HEADS, N, v_channels=P, **given)
+    found: Callable[..., Tensor] = getattr(load(plan), template)
+    return found
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
