@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from starc.grammar.errors import Diagnostic, StarError
+from starc.runtime.data import Split, Tokens
 
 Bytes = NDArray[np.uint8]
-Tokens = NDArray[np.int64]
 
 VOCAB = 256
 """Tokens are bytes: a model needs a vocabulary of at least this size."""
@@ -51,6 +52,8 @@ class Corpus:
     name: str
     train: Bytes = field(repr=False)
     validation: Bytes = field(repr=False)
+    vocab: int = VOCAB
+    bytes_per_token: float = 1.0
 
     @cached_property
     def digest(self) -> str:
@@ -74,8 +77,10 @@ class Corpus:
         windows = self.train[places[:, None] + np.arange(length + 1)].astype(np.int64)
         return windows[:, :-1], windows[:, 1:]
 
-    def validation_windows(self, *, length: int, limit: int) -> tuple[Tokens, Tokens]:
+    def held_out(self, split: Split, *, length: int, limit: int) -> tuple[Tokens, Tokens]:
         """Non-overlapping windows of the validation part, evenly spread over it, `limit` at most.
+
+        Both splits are that part.
 
         Returns tokens and targets, both (n, length) int64 with n >= 1.
         Raises StarError when the validation part is shorter than a window.
@@ -85,6 +90,10 @@ class Corpus:
         chosen = np.linspace(0, count - 1, num=min(count, limit)).round().astype(np.int64)
         windows = self.validation[chosen[:, None] * length + np.arange(length + 1)].astype(np.int64)
         return windows[:, :-1], windows[:, 1:]
+
+    def adapt(self, model: nn.Module) -> nn.Module:
+        """The model itself: a language model needs no other head."""
+        return model
 
     def unigram_bits(self) -> float:
         """Bits per byte of the validation part under the byte frequencies of training (plus one).

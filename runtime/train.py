@@ -266,7 +266,7 @@ class _Training:
         """Bits per byte of evenly spread windows of the validation part."""
         settings = self.settings
         limit = max(1, settings.validation_tokens // settings.length)
-        tokens, targets = self.corpus.validation_windows(length=settings.length, limit=limit)
+        tokens, targets = self.corpus.held_out("validation", length=settings.length, limit=limit)
         self.model.eval()
         total = 0.0
         for first in range(0, len(tokens), settings.batch):

@@ -135,7 +135,7 @@ def _begin(request: Request) -> tuple[runs.Run, Corpus]:
     corpus = open_corpus(asked["data"])
     settings = recommended_settings(load(artifact.text), **asked)
     corpus.batch(0, batch=1, length=settings.length, seed=0)  # too short a text is said before
-    corpus.validation_windows(length=settings.length, limit=1)  # a run is made
+    corpus.held_out("validation", length=settings.length, limit=1)  # a run is made
     try:
         run = runs.create(
             folder,

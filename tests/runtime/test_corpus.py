@@ -94,7 +94,7 @@ def test_every_window_of_the_training_part_can_be_drawn():
 
 @pytest.mark.parametrize(("length", "limit", "starts"), [(7, 100, 7), (7, 3, 3), (49, 1, 1)])
 def test_validation_windows_do_not_overlap(counting: Corpus, length: int, limit: int, starts: int):
-    tokens, targets = counting.validation_windows(length=length, limit=limit)
+    tokens, targets = counting.held_out("validation", length=length, limit=limit)
     np.testing.assert_array_equal(targets, tokens + 1)
     assert len(tokens) == starts
     assert len(set(tokens[:, 0])) == starts
@@ -103,7 +103,7 @@ def test_validation_windows_do_not_overlap(counting: Corpus, length: int, limit:
 
 def test_too_short_for_a_window(counting: Corpus):
     with pytest.raises(StarError) as error:
-        counting.validation_windows(length=50, limit=1)
+        counting.held_out("validation", length=50, limit=1)
     assert _code(error) == "corpus-too-short"
     with pytest.raises(StarError) as error:
         counting.batch(0, batch=1, length=200, seed=0)

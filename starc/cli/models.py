@@ -1,0 +1,201 @@
+"""Commands about models: train, generate, import, distill.
+
+Owns: their arguments and help. Refuses: heavy imports at the top, and the work itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from starc.cli.arguments import (
+    LARGE,
+    File,
+    Json,
+    MaxCharacters,
+    MaxDepth,
+    MaxNesting,
+    MaxParameters,
+    MaxUnits,
+    MaxValues,
+    ModelName,
+    Set,
+    options_of,
+)
+
+
+def train(
+    out: Annotated[str, typer.Option("--out", metavar="RUN", help="The folder of the run.")],
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A .star program; not needed to resume.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|stdlib", help="A text, a folder of texts, or Python's library."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, max=2**31, help="Sequences a step; default: 4,096 tokens a step."),
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a sequence; default: context, at most 512.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Peak learning rate; default: falls with width.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGE, help="Weights and batches; default 0.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda", help="Default: a GPU if there is one.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="auto|fp32|bf16", help="Default: the faster one here, measured."),
+    ] = None,
+    save_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Seconds between checkpoints.")
+    ] = 60.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in RUN from its checkpoint.")
+    ] = False,
+    model: ModelName = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Train a program on text, read as bytes.
+
+    The run is saved as it goes, and on Ctrl-C; --resume goes on exactly where it stopped.
+
+    \b
+    Example: starc train hybrid.star --data stdlib --steps 1000 --out runs/hybrid
+
+    \b
+    Go on after a stop: starc train --resume --out runs/hybrid
+    """
+    from starc.cli.training import Request, train_command
+
+    asked = {
+        "data": data,
+        "steps": steps,
+        "batch": batch,
+        "length": length,
+        "learning_rate": lr,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+    }
+    options = options_of(model, set_)
+    status = train_command(
+        Request(
+            file, out, options, asked, resume=resume, save_seconds=save_seconds, as_json=as_json
+        )
+    )
+    if status:
+        raise typer.Exit(status)
+
+
+def generate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")],
+    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
+    tokens: Annotated[int, typer.Option(min=0, help="Bytes to generate.")] = 400,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Below 1 safer, above 1 wilder, 0 the likeliest.")
+    ] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from the k likeliest; 0: from all.")] = 0,
+    top_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest with this share.")
+    ] = 1.0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGE, help="The same seed gives the same text.")
+    ] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Sample text from a trained run.
+
+    \b
+    Example: starc generate runs/hybrid --prompt "def main(" --tokens 300
+    """
+    from starc.cli.training import generate_command
+    from starc.runtime.generate import Sampling
+
+    sampling = Sampling(temperature, top_k, top_p)
+    generate_command(run, prompt, tokens, sampling, seed=seed, device=device, as_json=as_json)
+
+
+def import_(
+    from_: Annotated[
+        tuple[str, str],
+        typer.Option("--from", metavar="FORMAT PATH", help="transformers DIR, safetensors FILE."),
+    ],
+    program: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A .star program; default: the map's.")
+    ] = None,
+    map_: Annotated[
+        str | None, typer.Option("--map", metavar="FILE", help="Which tensor is which parameter.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="OUT", help="The .safetensors file to write."),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Only print names and shapes on both sides.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(metavar="keep|fp32|bf16|fp16")] = "keep",
+    model: ModelName = None,
+    set_: Set = None,
+    max_units: MaxUnits = None,
+    max_parameters: MaxParameters = None,
+    max_characters: MaxCharacters = None,
+    max_nesting: MaxNesting = None,
+    max_depth: MaxDepth = None,
+    max_values: MaxValues = None,
+) -> None:
+    """Bring the weights of a published model to a program; the module is written beside them.
+
+    docs/import.md describes maps. Nothing of the checkpoint is executed.
+
+    \b
+    Example: starc import --from transformers DIR --map llama.map -o llama.safetensors
+    """
+    from starc.cli import importing
+
+    limits = max_units, max_parameters, max_characters, max_nesting, max_depth, max_values
+    options = options_of(model, set_, *limits)
+    request = importing.Request(program, *from_, map_, output, options, dtype)
+    (importing.list_command if list_ else importing.import_command)(request)
+
+
+def distill_(
+    file: File,
+    order: Annotated[int, typer.Option(help="Exponentials per filter: the state of a channel.")],
+    model: ModelName = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A safetensors file or a run; else initial values."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="OUT.star", help="The new program.")
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Steps of gradient descent after the fit.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(help="For initial values and the tokens compared.")] = 0,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Turn long filters into sums of exponentials, which decode in constant memory.
+
+    Every implicit filter, and every explicit one of many taps, becomes ssm(channels, order).
+    Writes OUT.star, OUT.py and OUT.safetensors, and prints the error of every filter.
+
+    \b
+    Example: starc distill hyena.star --order 16 --weights runs/hyena -o distilled.star
+    """
+    from starc.cli.distilling import distill_command
+
+    options = options_of(model, set_)
+    distill_command(file, order, options, weights, output, steps=steps, seed=seed, as_json=as_json)
