@@ -5,6 +5,7 @@
     RUN/config.json       all settings, versions and the digest of the data: what resuming needs
     RUN/metrics.jsonl     a line per step and per validation
     RUN/checkpoint/       the newest checkpoint
+    RUN/stable/           of schedule "wsd": the last checkpoint before the decay
 
 Owns: making, opening and describing that folder.
 Refuses: training.
@@ -31,8 +32,9 @@ class Settings:
     """Everything that decides the course of a run; recorded, and never changed on resuming.
 
     `length` is in tokens, `batch` in sequences, `warmup` in steps; `precision` is "fp32" or "bf16"
-    (autocast). `validation_tokens` is how much held-out text a validation reads, spread evenly over
-    all of it.
+    (autocast). A batch is computed in `accumulate` parts, one after the other. `schedule.py` reads
+    `schedule`, `decay_share` and `decay_after`, `course.py` the last four. `validation_tokens` is
+    how much held-out data a validation reads, spread evenly over all of it.
     """
 
     data: str
@@ -46,8 +48,16 @@ class Settings:
     seed: int = 0
     device: str = "cpu"
     precision: str = "fp32"
+    schedule: str = "cosine"
+    decay_share: float = 0.2
+    decay_after: int = 0
+    accumulate: int = 1
     validate_every: int = 100
     validation_tokens: int = 65_536
+    stop_accuracy: float = 0.0
+    patience: int = 0
+    divergence: float = 0.0
+    divergence_steps: int = 200
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,10 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoint"
+
+    @property
+    def stable(self) -> Path:
+        return self.folder / "stable"
 
     def module(self) -> Generated:
         """The generated module; raises StarError when it is damaged."""

@@ -87,6 +87,11 @@ def _bar(steps: int) -> Iterator[Display]:
 
 
 def _describe(progress: Progress, loss: float, rate: float) -> str:
-    held_out = progress.validation_bits
-    validation = "" if held_out is None else f"  held out {held_out:.3f} bits/byte"
-    return f"loss {loss:.3f}{validation}  {rate:,.0f} tokens/s"
+    score = progress.score
+    if score is None:
+        held_out = ""
+    elif progress.bytes_per_token:
+        held_out = f"  held out {score.bits_per_byte(progress.bytes_per_token):.3f} bits/byte"
+    else:
+        held_out = f"  held out {score.accuracy:.1%} right, loss {score.loss:.3f}"
+    return f"loss {loss:.3f}{held_out}  {rate:,.0f} tokens/s"

@@ -26,9 +26,13 @@ from starc.grammar.errors import Diagnostic, StarError, render
 from starc.grammar.library import read_source
 from starc.runtime import run as runs
 from starc.runtime.corpus import VOCAB, Corpus, open_corpus
+from starc.runtime.data import Data
+from starc.runtime.device import pick_device
 from starc.runtime.generate import Sampling, decode_bytes, generate
 from starc.runtime.loader import load
-from starc.runtime.train import Result, pick_device, recommended_settings, train
+from starc.runtime.metrics import described
+from starc.runtime.recommend import recommended_settings
+from starc.runtime.train import Result, train
 
 DOCUMENT_START = b"\0"
 """What an empty prompt becomes: the byte that ends a document in every corpus."""
@@ -49,24 +53,23 @@ class Request:
 
 def train_command(request: Request) -> int:
     """Train, showing progress on standard error; returns the exit status."""
-    run, corpus = _resume(request) if request.resume else _begin(request)
+    run, data = _resume(request) if request.resume else _begin(request)
     settings = run.settings
     config = run.module().CONFIG
     complain(
         f"{run.name}: {config['parameters']:,} parameters, {settings.precision} on "
         f"{settings.device}, {settings.batch} x {settings.length} tokens a step\n"
-        f"{settings.data}: {len(corpus.train):,} bytes, {len(corpus.validation):,} held out, "
-        f"{corpus.unigram_bits():.2f} bits per byte by byte frequencies alone\n"
+        f"{settings.data}: {_description(data)}\n"
     )
     with _stop_on_signals() as stop, open_display(settings.steps) as display:
         result = train(
             run,
-            corpus,
+            data,
             observe=display,
             should_stop=lambda: bool(stop),
             save_seconds=request.save_seconds,
         )
-    return _report(run, corpus, result, request.as_json)
+    return _report(run, data, result, request.as_json)
 
 
 def generate_command(
@@ -104,7 +107,7 @@ def generate_command(
     sys.stdout.write("\n")
 
 
-def _begin(request: Request) -> tuple[runs.Run, Corpus]:
+def _begin(request: Request) -> tuple[runs.Run, Data]:
     asked = {name: value for name, value in request.asked.items() if value is not None}
     missing = [
         word
@@ -132,25 +135,25 @@ def _begin(request: Request) -> tuple[runs.Run, Corpus]:
     artifact = compile_program(source, request.options)
     if artifact.warnings:
         complain(render(artifact.warnings))
-    corpus = open_corpus(asked["data"])
-    settings = recommended_settings(load(artifact.text), **asked)
-    corpus.batch(0, batch=1, length=settings.length, seed=0)  # too short a text is said before
-    corpus.held_out("validation", length=settings.length, limit=1)  # a run is made
+    data = open_corpus(asked.pop("data"))
+    settings = recommended_settings(load(artifact.text), data, asked.pop("steps"), **asked)
+    data.batch(1, batch=1, length=settings.length, seed=0)  # too short a text is said before
+    data.held_out("validation", length=settings.length, limit=1)  # a run is made
     try:
         run = runs.create(
             folder,
             program=source.text,
             module_text=artifact.text,
-            data_digest=corpus.digest,
+            data_digest=data.digest,
             settings=settings,
         )
     except OSError as error:
         reason = error.strerror or str(error)
         raise _error("cannot-write", f"cannot make a run in '{folder}': {reason}.") from error
-    return run, corpus
+    return run, data
 
 
-def _resume(request: Request) -> tuple[runs.Run, Corpus]:
+def _resume(request: Request) -> tuple[runs.Run, Data]:
     run = runs.open_run(Path(request.out))
     recorded = asdict(run.settings)
     different = [
@@ -171,19 +174,29 @@ def _resume(request: Request) -> tuple[runs.Run, Corpus]:
     return run, open_corpus(run.settings.data)
 
 
-def _report(run: runs.Run, corpus: Corpus, result: Result, as_json: bool) -> int:
+def _description(data: Data) -> str:
+    """What there is to learn from, and what a model that learns nothing of it would reach."""
+    if isinstance(data, Corpus):
+        return (
+            f"{len(data.train):,} bytes, {len(data.validation):,} held out, "
+            f"{data.unigram_bits():.2f} bits per byte by byte frequencies alone"
+        )
+    return f"{data.vocab:,} tokens, {1 / data.vocab:.1%} right by chance"
+
+
+def _report(run: runs.Run, data: Data, result: Result, as_json: bool) -> int:
+    scores = described(result.score, data.bytes_per_token) if result.score else {}
     if as_json:
         finite = result.loss if math.isfinite(result.loss) else None
-        print(
-            json.dumps(
-                {**asdict(result), "loss": finite, "unigram_bits": corpus.unigram_bits()}, indent=2
-            )
-        )
+        report = {**asdict(result), "loss": finite, **scores}
+        if isinstance(data, Corpus):
+            report["unigram_bits"] = data.unigram_bits()
+        print(json.dumps(report, indent=2))
     if result.status == "diverged":
         raise _error(
             "diverged",
-            f"training diverged at step {result.step + 1}: {result.reason}.",
-            "try a smaller --lr; the weights before that step are in the checkpoint.",
+            f"training diverged: {result.reason}.",
+            "try a smaller --lr; the weights before that are in the checkpoint.",
         )
     if result.status == "interrupted":
         complain(
@@ -191,14 +204,26 @@ def _report(run: runs.Run, corpus: Corpus, result: Result, as_json: bool) -> int
             f"Go on with: starc train --resume --out {run.folder}\n"
         )
         return EXIT_INTERRUPTED
-    if not as_json:
-        bits = math.nan if result.validation_bits is None else result.validation_bits
-        print(
-            f"{result.step:,} steps done ({result.seconds:.0f} s): {bits:.3f} bits per byte on "
-            f"held-out text, {corpus.unigram_bits():.3f} by byte frequencies alone\n"
-            f"sample it: starc generate {run.folder} --prompt TEXT"
-        )
+    if as_json:
+        return 0
+    if result.status == "stopped-early":
+        print(f"stopped early: {result.reason}")
+    print(f"{result.step:,} steps done ({result.seconds:.0f} s): {_verdict(data, scores)}")
+    if isinstance(data, Corpus):
+        print(f"sample it: starc generate {run.folder} --prompt TEXT")
     return 0
+
+
+def _verdict(data: Data, scores: dict[str, float]) -> str:
+    if isinstance(data, Corpus):
+        return (
+            f"{scores.get('validation_bits', math.nan):.3f} bits per byte on held-out text, "
+            f"{data.unigram_bits():.3f} by byte frequencies alone"
+        )
+    return (
+        f"{scores.get('validation_accuracy', math.nan):.1%} of held-out tokens right, loss "
+        f"{scores.get('validation_loss', math.nan):.3f} nats"
+    )
 
 
 @contextmanager

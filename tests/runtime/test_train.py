@@ -17,6 +17,7 @@ from starc.runtime import checkpoint, train
 from starc.runtime import run as runs
 from starc.runtime.corpus import Corpus
 from starc.runtime.loader import load
+from starc.runtime.recommend import recommended_settings
 from starc.runtime.run import Run, Settings
 
 TINY = (Path(__file__).parent / "fixtures" / "tiny.py").read_text()
@@ -71,8 +72,8 @@ def test_it_learns_more_than_byte_frequencies(tmp_path: Path):
     run = make(tmp_path, steps=120)
     result = train.train(run, CORPUS)
     assert (result.status, result.step) == ("finished", 120)
-    assert result.validation_bits is not None
-    assert result.validation_bits < CORPUS.unigram_bits() - 0.5
+    assert result.score is not None
+    assert result.score.bits_per_byte(1) < CORPUS.unigram_bits() - 0.5
 
 
 def test_metrics_have_a_line_per_step_and_per_validation(unbroken: Run):
@@ -131,7 +132,7 @@ def test_resuming_a_finished_run_changes_nothing(unbroken: Run):
     before = unbroken.metrics_path.read_text()
     result = train.train(unbroken, CORPUS)
     assert (result.status, result.step) == ("finished", 24)
-    assert result.validation_bits is not None
+    assert result.score is not None
     assert unbroken.metrics_path.read_text() == before
 
 
@@ -195,15 +196,6 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path: Path):
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000024"]
 
 
-def test_learning_rate_warms_up_and_decays():
-    settings = replace(SETTINGS, steps=100, warmup=10, learning_rate=1.0)
-    rates = [train.learning_rate(settings, step) for step in range(1, 101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == 1.0
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-    assert rates[-1] == pytest.approx(train.FINAL_RATE)
-
-
 def test_only_matrices_decay(tmp_path: Path):
     """With a gradient of zero, a step changes what decays and nothing else."""
     still = TINY.replace("return F.cross_entropy(", "return 0 * F.cross_entropy(").replace(
@@ -219,7 +211,7 @@ def test_only_matrices_decay(tmp_path: Path):
 
 
 def test_recommended_settings_fit_the_program():
-    settings = train.recommended_settings(load(TINY), "rhyme", 1000, device="cpu")
+    settings = recommended_settings(load(TINY), CORPUS, 1000, device="cpu")
     assert (settings.length, settings.batch) == (32, 128)
     assert settings.precision in ("fp32", "bf16")
     assert settings.learning_rate == pytest.approx(8e-4 * math.sqrt(768 / 16))
@@ -246,7 +238,7 @@ def test_settings_that_cannot_work(changes: dict[str, Any], options: dict[str, A
     module.CONFIG = {**(original := module.CONFIG), **changes}
     try:
         with pytest.raises(StarError) as error:
-            train.recommended_settings(module, "rhyme", 10, **{"precision": "fp32", **options})
+            recommended_settings(module, CORPUS, 10, **{"precision": "fp32", **options})
     finally:
         module.CONFIG = original
     assert code_of(error) == code

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 
 import pytest
 
 from starc.cli.progress import open_display
+from starc.runtime.course import Course
+from starc.runtime.data import Score
 from starc.runtime.train import Progress
+
+SCORE = Score(nats=3.25 * math.log(2) * 8, correct=6, scored=8, macro=3.0, examples=4)
 
 
 class Screen(io.StringIO):
@@ -16,9 +21,17 @@ class Screen(io.StringIO):
         return True
 
 
-def steps(count: int) -> list[Progress]:
+def steps(count: int, bytes_per_token: float = 1.0) -> list[Progress]:
     return [
-        Progress(n, count, 2.0, 1e-3, 1000.0, 3.25 if n > 1 else None) for n in range(1, count + 1)
+        Progress(
+            n,
+            count,
+            [Course(step=n, loss=2.0, score=SCORE if n > 1 else None)],
+            learning_rate=1e-3,
+            tokens_per_second=1000.0,
+            bytes_per_token=bytes_per_token,
+        )
+        for n in range(1, count + 1)
     ]
 
 
@@ -44,6 +57,15 @@ def test_a_log_gets_plain_lines_and_always_the_last(monkeypatch: pytest.MonkeyPa
     assert log.getvalue() == (
         "step 5/5  loss 2.000  held out 3.250 bits/byte  1,000 tokens/s  0 s left\n"
     )
+
+
+def test_a_task_shows_its_accuracy(monkeypatch: pytest.MonkeyPatch):
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    with open_display(2) as display:
+        for progress in steps(2, bytes_per_token=0.0):
+            display(progress)
+    assert "held out 75.0% right, loss 2.253" in log.getvalue()
 
 
 def test_no_standard_error_is_no_fault(monkeypatch: pytest.MonkeyPatch):
