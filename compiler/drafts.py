@@ -186,7 +186,7 @@ class _Freezer:
             operator.name,
             draft.residual,
             inputs,
-            tuple((weights_of(draft.body, n), source.path) for n, source in draft.shares),
+            tuple((weights, source.path) for weights, source in draft.shares),
             (),
             draft.labelled,
             span=draft.span,

@@ -72,6 +72,15 @@ def run_passes(model: Model, watch: Watch | None = None) -> Model:
     return model
 
 
+def identity(model: Model) -> str:
+    """The digest of a resolved model, which says whether two programs mean the same."""
+    for name, run in PIPELINE:
+        model = run(model)
+        if name == "drop_unused":
+            break
+    return digest(model)
+
+
 def compile_program(source: Source, options: Options, watch: Watch | None = None) -> Artifact:
     """Compile one model of a program.
 

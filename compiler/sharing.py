@@ -149,7 +149,10 @@ def take(source: Draft, name: str, span: Span) -> Taken:
 
 
 def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], Draft]:
-    """The bindings whose weights `shares NAMES with LABEL` ties, and the unit that owns them."""
+    """The weights that `shares NAMES with LABEL` ties, and the unit that owns them.
+
+    `*` ties all that both have: what a unit reuses, it has no weights for.
+    """
     label = modifier.label
     if label is None:
         raise _open("shares", modifier.span)
@@ -168,7 +171,8 @@ def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str,
                     else "write the two calls alike."
                 ),
             )
-        return tuple(n for n in body.bindings if n in theirs.bindings), source
+        owned = weights_of(theirs, tuple(theirs.bindings))
+        return tuple(w for w in weights_of(body, tuple(body.bindings)) if w in owned), source
     for name in modifier.names:
         span = word_span(modifier.span, name)
         for bindings, owner in ((body.bindings, "this operator"), (theirs.bindings, f"'{label}'")):
@@ -186,7 +190,7 @@ def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str,
                 span,
                 hint=f"'reuses {name} from {label}' takes the value itself.",
             )
-    return modifier.names, source
+    return weights_of(body, modifier.names), source
 
 
 def _open(what: str, span: Span) -> StarError:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from starc import __version__
-from starc.cli import language, models
+from starc.cli import evolution, language, models
 
 app = typer.Typer(
     add_completion=False,
@@ -52,3 +52,5 @@ for name, command in (
     ("distill", models.distill_),
 ):
     app.command(name)(command)
+
+app.add_typer(evolution.genome, name="genome")

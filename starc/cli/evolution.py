@@ -1,0 +1,73 @@
+"""Commands about genomes and spaces of programs: genome.
+
+Owns: their arguments and help. Refuses: heavy imports at the top, and the work itself.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from starc.cli import files
+from starc.cli.arguments import File, Json, ModelName, Set, options_of
+
+genome = typer.Typer(no_args_is_help=True, help="STAR's numbers for programs, and back.")
+
+Output = Annotated[
+    str,
+    typer.Option("-o", "--output", metavar="OUT", help="The file to write; - for the terminal."),
+]
+
+
+@genome.command()
+def encode(file: File, model: ModelName = None, set_: Set = None, as_json: Json = False) -> None:
+    """Print the genome of a program that is made of STAR's LIV classes.
+
+    \b
+    Example: starc genome encode examples/star.star
+    """
+    from starc.compiler.genome import encode, print_genome
+    from starc.grammar.library import read_source
+
+    found = encode(read_source(file), options_of(model, set_))
+    if as_json:
+        print(json.dumps({"genome": print_genome(found), "genes": [g.integers for g in found]}))
+    else:
+        print(print_genome(found))
+
+
+@genome.command()
+def decode(
+    numbers: Annotated[
+        str, typer.Argument(metavar="GENOME", help="Genes of five integers, joined by hyphens.")
+    ],
+    output: Output = "-",
+    name: Annotated[str, typer.Option(help="The model's name.")] = "decoded",
+    set_: Set = None,
+) -> None:
+    """Write the program of a genome. Model settings are given by --set.
+
+    \b
+    Example: starc genome decode 21211-31112-21221-32112 --set width=256 -o found.star
+    """
+    from starc.compiler.driver import check_program
+    from starc.compiler.genome import SETTINGS, decode, parse_genome
+    from starc.compiler.options import Options
+    from starc.grammar.parser import parse
+    from starc.grammar.printer import format_program
+    from starc.grammar.source import Source
+
+    settings = {**SETTINGS, **dict(options_of(None, set_).overrides)}
+    source = Source("<genome>", decode(parse_genome(numbers), settings, name))
+    check_program(source, Options())
+    files.write_text(output, format_program(parse(source)))
+
+
+@genome.command()
+def table() -> None:
+    """Print what every integer of a genome means, and its range."""
+    from starc.compiler.genome import table
+
+    print(table(), end="")
