@@ -1,67 +1,92 @@
-"""Text to train on: bytes in, batches of token windows out.
+"""Text to train on: documents in, batches of token windows out.
 
-Owns: finding the documents of a corpus by name or path, holding out whole documents for validation,
-and drawing batches that depend on a seed and a step alone.
-Refuses: anything about models, and any tokenizer but bytes.
+Owns: opening a corpus by name or path, as tokens in memory or in mapped files; drawing batches that
+depend on a seed and a step alone; what the text can be compared with.
+Refuses: anything about models.
 
-A document is a file. Documents follow each other in the order of their names, each ended by the
-byte 0.
+Documents follow each other, each ended by the tokenizer's token for that, which is the byte 0 where
+tokens are bytes. Their text, with one byte for each end, is what bits per byte count.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import sysconfig
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from starc import __version__
 from starc.grammar.errors import Diagnostic, StarError
-from starc.runtime.data import Split, Tokens
+from starc.runtime import shards
+from starc.runtime.data import IGNORED, Split, Tokens
+from starc.runtime.documents import Piece, Source, find, pieces
+from starc.runtime.files import write_folder_atomic
+from starc.runtime.shards import PARTS, Files, Memory, Part, Sink
+from starc.runtime.tokenizer import BYTES, ByteTokenizer, Tokenizer, parse_tokenizer
 
-Bytes = NDArray[np.uint8]
+VOCAB = BYTES
 
-VOCAB = 256
-"""Tokens are bytes: a model needs a vocabulary of at least this size."""
+BATCH_BYTES = 1 << 22
+"""Documents are handed to the tokenizer this many bytes at a time, or one piece."""
 
-HELD_OUT = 20
-"""One document in this many is held out for validation, chosen by a hash of its name."""
-
-_BOUNDARY = b"\0"
-
-# Tests and generated tables would teach a model of source code nothing; `_sysconfigdata` differs by
-# machine.
-_STDLIB_SKIPPED = frozenset(
-    {"site-packages", "__pycache__", "test", "tests", "idle_test", "encodings", "lib2to3"}
-)
+_TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Two byte strings, training and validation, as one-dimensional uint8 arrays.
+    """Three parts of a text as tokens.
 
-    `name` is what the user asked for; `digest` identifies both parts to the byte.
+    `name` is what the user asked for; `digest` identifies all parts and the tokenizer to the byte.
     """
 
     name: str
-    train: Bytes = field(repr=False)
-    validation: Bytes = field(repr=False)
-    vocab: int = VOCAB
-    bytes_per_token: float = 1.0
+    train: Part
+    validation: Part
+    test: Part
+    tokenizer: Tokenizer = field(default_factory=ByteTokenizer)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        train: NDArray[np.uint8],
+        validation: NDArray[np.uint8],
+        test: NDArray[np.uint8] | None = None,
+    ) -> Corpus:
+        """A corpus of byte arrays (n,); where there is no text for the test, validation's is."""
+        nothing = np.empty(0, np.int64)
+        learnt, chosen, judged = (
+            Part((array,), nothing, len(array))
+            for array in (train, validation, validation if test is None else test)
+        )
+        return cls(name, learnt, chosen, judged)
+
+    @property
+    def vocab(self) -> int:
+        """Tokens are 0 .. vocab - 1."""
+        return self.tokenizer.vocab
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text a token of the validation part stands for; exactly 1 for bytes."""
+        return self.validation.bytes_per_token
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of both parts, in hexadecimal."""
-        digest = hashlib.sha256(len(self.train).to_bytes(8, "little"))
-        digest.update(np.ascontiguousarray(self.train).data)
-        digest.update(np.ascontiguousarray(self.validation).data)
-        return digest.hexdigest()
+        """SHA-256 of the parts' digests and the tokenizer's, in hexadecimal."""
+        whole = [self.tokenizer.digest, *(self.part(name).digest for name in PARTS)]
+        return hashlib.sha256(" ".join(whole).encode()).hexdigest()
+
+    def part(self, name: str) -> Part:
+        """The part called `train`, `validation` or `test`."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     def batch(self, step: int, *, batch: int, length: int, seed: int) -> tuple[Tokens, Tokens]:
         """Windows of the training part at places drawn from (seed, step), the same everywhere.
@@ -70,146 +95,200 @@ class Corpus:
         later.
         Raises StarError when the training part is shorter than a window.
         """
-        self._require(self.train, length, "training")
+        self._require("train", length)
         places = np.random.default_rng([seed, step]).integers(
             0, len(self.train) - length, size=batch, dtype=np.int64
         )
-        windows = self.train[places[:, None] + np.arange(length + 1)].astype(np.int64)
+        windows = self.train.windows(places, length + 1)
         return windows[:, :-1], windows[:, 1:]
 
     def held_out(self, split: Split, *, length: int, limit: int) -> tuple[Tokens, Tokens]:
-        """Non-overlapping windows of the validation part, evenly spread over it, `limit` at most.
+        """Non-overlapping windows of a held-out part, evenly spread over it, `limit` at most.
 
-        Both splits are that part.
+        The last window may be shorter than the others: its targets are then filled up with IGNORED.
+        So all windows together score every token of the part but the first.
 
         Returns tokens and targets, both (n, length) int64 with n >= 1.
-        Raises StarError when the validation part is shorter than a window.
+        Raises StarError when the part is shorter than a window.
         """
-        self._require(self.validation, length, "validation")
-        count = (len(self.validation) - 1) // length
+        self._require(split, length)
+        part = self.part(split)
+        count = -(-(len(part) - 1) // length)
         chosen = np.linspace(0, count - 1, num=min(count, limit)).round().astype(np.int64)
-        windows = self.validation[chosen[:, None] * length + np.arange(length + 1)].astype(np.int64)
-        return windows[:, :-1], windows[:, 1:]
+        starts = chosen * length
+        beyond = max(0, int(starts[-1]) + length + 1 - len(part))
+        if not beyond:
+            windows = part.windows(starts, length + 1)
+            return windows[:, :-1], windows[:, 1:]
+        whole = part.windows(starts[:-1], length + 1)
+        last = np.zeros((1, length + 1), dtype=np.int64)
+        last[0, : length + 1 - beyond] = part.stretch(int(starts[-1]), len(part))
+        tokens = np.concatenate([whole[:, :-1], last[:, :-1]])
+        last[0, length + 1 - beyond :] = IGNORED
+        return tokens, np.concatenate([whole[:, 1:], last[:, 1:]])
 
     def adapt(self, model: nn.Module) -> nn.Module:
         """The model itself: a language model needs no other head."""
         return model
 
     def unigram_bits(self) -> float:
-        """Bits per byte of the validation part under the byte frequencies of training (plus one).
+        """Bits per byte of the validation part under the token frequencies of training (plus one).
 
         What a model that ignores its context can reach; a trained model must be well below it.
         """
-        counts = np.bincount(self.train, minlength=VOCAB) + 1.0
-        return float(-np.log2(counts / counts.sum())[self.validation].mean())
+        return self._unigram_bits
 
-    def _require(self, part: Bytes, length: int, name: str) -> None:
-        if len(part) <= length:
+    @cached_property
+    def _unigram_bits(self) -> float:
+        counts = _counts(self.train, self.vocab) + 1.0
+        bits = -np.log2(counts / counts.sum())
+        held_out = _counts(self.validation, self.vocab)
+        tokens = held_out.sum()
+        return float(held_out @ bits / tokens / self.bytes_per_token) if tokens else float("nan")
+
+    def _require(self, name: str, length: int) -> None:
+        if len(self.part(name)) <= length:
+            words = {"train": "training"}.get(name, name)
             raise _error(
                 "corpus-too-short",
-                f"the {name} part of '{self.name}' is shorter than a window: "
-                f"{len(part):,} bytes for {length:,} tokens and their successors.",
+                f"the {words} part of '{self.name}' is shorter than a window: "
+                f"{len(self.part(name)):,} tokens for {length:,} and their successors.",
                 "give more text, or a smaller --length.",
             )
 
 
-def open_corpus(name: str) -> Corpus:
-    """The corpus called `name`: `stdlib`, or the path of a text file or of a folder of text files.
+def open_corpus(name: str, tokenizer: Tokenizer | None = None) -> Corpus:
+    """The corpus called `name`, read by `tokenizer`, which is bytes where none is given.
 
-    `stdlib` is the source of Python's standard library as installed here, without its tests. In a
-    folder, hidden files and files that are not UTF-8 text are left out; a single file is taken as
-    it is. Corpora of fewer than 20 documents hold out the last tenth of their text instead of whole
-    documents.
-    Raises StarError when there is nothing to read.
+    `name` is a folder that `tokenize` wrote, which has its own tokenizer and is mapped rather than
+    read, or anything that `documents.find` knows, which is read into memory.
+    Raises StarError when there is nothing to read, or for another tokenizer than the folder's.
     """
-    if name == "stdlib":
-        return _split(name, _stdlib())
-    path = Path(name)
-    try:
-        if path.is_dir():
-            documents = _read_all(path, sorted(_files(path)), _is_text)
-        else:
-            documents = [(path.name, _read_file(path))]
-    except (OSError, ValueError) as error:
-        raise _error(
-            "cannot-read",
-            f"cannot read the corpus '{name}': {getattr(error, 'strerror', None) or error}.",
-            "a corpus is 'stdlib', a text file or a folder of text files.",
-        ) from error
-    if not any(text for _, text in documents):
-        raise _error("corpus-empty", f"'{name}' holds no text.", "binary files are left out.")
-    return _split(name, documents)
+    folder = Path(name)
+    if shards.is_folder(folder):
+        return _open_folder(name, folder, tokenizer)
+    tokenizer = tokenizer or ByteTokenizer()
+    dtype = shards.dtype_for(tokenizer.vocab)
+    sinks = {part: Memory(dtype) for part in PARTS}
+    _pour(find(name), tokenizer, sinks)
+    train, validation, test = (sinks[part].part() for part in PARTS)
+    return Corpus(name, train, validation, test, tokenizer)
 
 
-def _stdlib() -> list[tuple[str, bytes]]:
-    root = Path(sysconfig.get_path("stdlib"))
-    paths = [
-        path
-        for path in sorted(_files(root, skipped=_STDLIB_SKIPPED))
-        if path.suffix == ".py" and not path.name.startswith("_sysconfigdata")
-    ]
-    documents = _read_all(root, paths, _is_text)
-    if not documents:
+def tokenize(
+    name: str,
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    shard_bytes: int = shards.SHARD_BYTES,
+    observe: Callable[[int], None] = lambda size: None,
+) -> Corpus:
+    """Write the corpus called `name` as a folder of tokens, whole or not at all, and open it.
+
+    Memory holds a few pieces of text at a time. `observe` is told the bytes of text done so far.
+    Raises StarError when there is nothing to read or `folder` is there already; OSError.
+    """
+    if folder.exists():
         raise _error(
-            "corpus-empty",
-            f"this Python has no library source in {root}.",
-            "give the path of a text file or of a folder of text files.",
+            "folder-exists",
+            f"'{folder}' is there already.",
+            "name another folder with --out, or remove that one.",
         )
-    return documents
+    source = find(name)
+    write_folder_atomic(
+        folder, partial(_write, source, tokenizer, shard_bytes=shard_bytes, observe=observe)
+    )
+    return _open_folder(str(folder), folder, None)
 
 
-def _read_file(path: Path) -> bytes:
-    if path.exists() and not path.is_file():  # a device or a pipe may never end
-        raise ValueError("it is neither a file nor a folder")
-    return path.read_bytes()
-
-
-def _files(root: Path, skipped: frozenset[str] = frozenset()) -> list[Path]:
-    found: list[Path] = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [n for n in subfolders if not n.startswith(".") and n not in skipped]
-        found += [Path(folder, n) for n in names if not n.startswith(".")]
-    return found
-
-
-def _read_all(
-    root: Path, paths: list[Path], accept: Callable[[bytes], bool]
-) -> list[tuple[str, bytes]]:
-    named = ((path.relative_to(root).as_posix(), path) for path in paths if path.is_file())
-    documents = [(name, path.read_bytes()) for name, path in named]
-    return [(name, text) for name, text in documents if text and accept(text)]
-
-
-def _is_text(content: bytes) -> bool:
-    if _BOUNDARY in content:
-        return False
+def _write(
+    source: Source,
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    shard_bytes: int,
+    observe: Callable[[int], None],
+) -> None:
+    dtype = shards.dtype_for(tokenizer.vocab)
+    sinks = {part: Files(folder, part, dtype, shard_bytes) for part in PARTS}
     try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+        _pour(source, tokenizer, sinks, observe)
+    finally:
+        manifests = {part: sink.close() for part, sink in sinks.items()}
+    description = tokenizer.to_json()
+    if description is not None:
+        (folder / _TOKENIZER).write_bytes(description)
+    manifest = {
+        "format": shards.FORMAT,
+        "starc": __version__,
+        "data": source.name,
+        "tokenizer": tokenizer.digest,
+        "vocab": tokenizer.vocab,
+        "dtype": dtype.name,
+        "parts": manifests,
+    }
+    (folder / shards.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def _split(name: str, documents: list[tuple[str, bytes]]) -> Corpus:
-    if len(documents) < HELD_OUT:
-        whole = b"".join(text + _BOUNDARY for _, text in documents)
-        cut = len(whole) - len(whole) // 10
-        return Corpus(name, _array(whole[:cut]), _array(whole[cut:]))
-    parts: tuple[list[bytes], list[bytes]] = ([], [])
-    for document, text in documents:
-        parts[_is_held_out(document)].append(text + _BOUNDARY)
-    if not parts[1]:
-        parts[1].append(parts[0].pop())
-    return Corpus(name, _array(b"".join(parts[0])), _array(b"".join(parts[1])))
+def _open_folder(name: str, folder: Path, tokenizer: Tokenizer | None) -> Corpus:
+    try:
+        recorded = str(json.loads((folder / shards.MANIFEST).read_text())["tokenizer"])
+        own: Tokenizer = ByteTokenizer()
+        if recorded != own.digest:
+            path = folder / _TOKENIZER
+            own = parse_tokenizer(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise shards.damaged(folder, str(error)) from error
+    if own.digest != recorded:
+        raise shards.damaged(folder, f"'{_TOKENIZER}' is not the tokenizer they were made with")
+    if tokenizer is not None and tokenizer.digest != own.digest:
+        raise _error(
+            "tokenizer-mismatch",
+            f"the tokens in '{folder}' were not made by the tokenizer '{tokenizer.name}'.",
+            "a folder of tokens brings its own tokenizer: tokenize the text again for another.",
+        )
+    parts = shards.open_parts(folder, own.vocab)
+    return Corpus(name, parts["train"], parts["validation"], parts["test"], own)
 
 
-def _is_held_out(document: str) -> bool:
-    digest = hashlib.sha256(document.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "little") % HELD_OUT == 0
+def _pour(
+    source: Source,
+    tokenizer: Tokenizer,
+    sinks: Mapping[Any, Sink],
+    observe: Callable[[int], None] = lambda size: None,
+) -> None:
+    """Tokenise all text of a source into the sinks of its parts, a few megabytes at a time."""
+    done = size = 0
+    waiting: list[Piece] = []
+    for piece in pieces(source):
+        waiting.append(piece)
+        size += len(piece.content)
+        if size >= BATCH_BYTES:
+            _pour_pieces(waiting, tokenizer, sinks)
+            done, size = done + size, 0
+            waiting.clear()
+            observe(done)
+    _pour_pieces(waiting, tokenizer, sinks)
+    observe(done + size)
 
 
-def _array(content: bytes) -> Bytes:
-    return np.frombuffer(content, dtype=np.uint8)
+def _pour_pieces(waiting: list[Piece], tokenizer: Tokenizer, sinks: Mapping[Any, Sink]) -> None:
+    encoded = tokenizer.encode([piece.content for piece in waiting])
+    end = np.array([tokenizer.end], dtype=np.uint32)
+    for piece, tokens in zip(waiting, encoded, strict=True):
+        sink = sinks[piece.part]
+        sink.add(tokens, len(piece.content))
+        if piece.ends:
+            sink.add(end, 1)
+            sink.end_document()
+
+
+def _counts(part: Part, vocab: int) -> NDArray[np.float64]:
+    """How often each token stands in a part (vocab,)."""
+    counts = np.zeros(vocab)
+    for chunk in part.chunks(shards.COUNTED):
+        counts += np.bincount(chunk, minlength=vocab)
+    return counts
 
 
 def _error(code: str, message: str, hint: str) -> StarError:

@@ -22,7 +22,7 @@ from starc.runtime.run import Run, Settings
 
 TINY = (Path(__file__).parent / "fixtures" / "tiny.py").read_text()
 TEXT = np.frombuffer(b"the cat sat on the mat and the dog sat on the log. " * 60, dtype=np.uint8)
-CORPUS = Corpus("rhyme", TEXT[:2500], TEXT[2500:])
+CORPUS = Corpus.of("rhyme", TEXT[:2500], TEXT[2500:])
 SETTINGS = Settings(
     data="rhyme",
     steps=24,
@@ -257,7 +257,7 @@ def test_too_little_memory_is_diagnosed(tmp_path: Path, raised: str):
 
 def test_data_that_changed_is_refused(tmp_path: Path):
     run = make(tmp_path)
-    other = Corpus("rhyme", TEXT[:2400], TEXT[2400:])
+    other = Corpus.of("rhyme", TEXT[:2400], TEXT[2400:])
     with pytest.raises(StarError) as error:
         train.train(run, other)
     assert code_of(error) == "data-changed"
