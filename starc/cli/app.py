@@ -46,6 +46,7 @@ for name, command in (
     ("compile", language.compile_),
     ("show", language.show),
     ("cost", language.cost),
+    ("resize", language.resize_),
     ("train", models.train),
     ("generate", models.generate),
     ("import", models.import_),

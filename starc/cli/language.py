@@ -1,4 +1,4 @@
-"""Commands about programs: check, fmt, compile, show, cost.
+"""Commands about programs: check, fmt, compile, show, cost, resize.
 
 Owns: their arguments and help. Refuses: heavy imports at the top (each command imports what it
 needs, so that `starc compile` loads neither torch nor rich) and work worth testing without a
@@ -211,3 +211,83 @@ def cost(
         from starc.cli.tables import print_cost
 
         print_cost(report.as_dict())
+
+
+def resize_(
+    file: File,
+    width: Annotated[int | None, typer.Option(min=1, help="Channels of the stream.")] = None,
+    units: Annotated[
+        int | None, typer.Option(min=1, help="Units, repeats unrolled; the nearest possible.")
+    ] = None,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="The count of every outermost repeat.")
+    ] = None,
+    vocab: Annotated[int | None, typer.Option(min=1, help="Entries of the vocabulary.")] = None,
+    context: Annotated[int | None, typer.Option(min=1, help="Tokens of a sequence.")] = None,
+    parameters: Annotated[
+        int | None,
+        typer.Option(min=1, help="Parameters, in place of --width: the nearest possible."),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="OUT", help="The program to write.")
+    ] = files.STANDARD,
+    model: ModelName = None,
+    set_: Set = None,
+    max_units: MaxUnits = None,
+    max_parameters: MaxParameters = None,
+    max_characters: MaxCharacters = None,
+    max_nesting: MaxNesting = None,
+    max_depth: MaxDepth = None,
+    max_values: MaxValues = None,
+    as_json: Json = False,
+) -> None:
+    """Write a program at another size: its numbers follow, and the result passes the checks.
+
+    Head counts, hidden sizes and ranks follow the width, windows the context, counts of repeats
+    the number of units. --json prints what became of it instead of the program.
+
+    \b
+    Example: starc resize examples/llama.star --width 64 --units 8 --vocab 256 --context 128
+    """
+    from starc.compiler.cost import cost_report
+    from starc.compiler.driver import resolve_source
+    from starc.compiler.fitting import fit_parameters
+    from starc.compiler.resize import count_units, resize
+    from starc.grammar.library import read_source
+
+    limits = max_units, max_parameters, max_characters, max_nesting, max_depth, max_values
+    options = options_of(model, set_, *limits)
+    source = read_source(file)
+    if parameters is None:
+        sizes = {"width": width, "units": units, "repeat": repeat}
+        found = resize(source, options, vocab=vocab, context=context, **sizes)
+    elif width is not None:
+        raise StarError(
+            Diagnostic("wrong-argument", "--width and --parameters both set the width.")
+        )
+    else:
+        found = fit_parameters(
+            source,
+            options,
+            parameters=parameters,
+            units=units,
+            repeat=repeat,
+            vocab=vocab,
+            context=context,
+        ).source
+    if not as_json or output != files.STANDARD:
+        files.refuse_overwriting_program(file, output)
+        files.write_text(output, found.text)
+    if as_json:
+        plain = options_of(None, None, *limits)
+        resolved, _ = resolve_source(found, plain)
+        report = {
+            "model": resolved.name,
+            "width": resolved.width,
+            "units": count_units(found, plain),
+            "vocab": resolved.vocab,
+            "context": resolved.context,
+            "parameters": cost_report(resolved, length=1).parameters,
+            "program": found.text,
+        }
+        print(json.dumps(report, indent=2))

@@ -16,7 +16,7 @@ import pytest
 import starc
 
 Command = Callable[..., Any]
-COMMANDS = ("check", "fmt", "compile", "show", "cost", "train", "generate")
+COMMANDS = ("check", "fmt", "compile", "show", "cost", "resize", "train", "generate")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -35,6 +35,39 @@ def test_wrong_usage_has_status_2(command: Command, arguments: list[str]):
     outcome = command(*arguments)
     assert outcome.status == 2
     assert "Usage: starc" in outcome.err
+
+
+# --- resize ------------------------------------------------------------------------------------
+
+
+def test_resize_writes_a_program(command: Command, small: Path):
+    outcome = command("resize", small, "--width", "32", "--context", "64", "-o", "other.star")
+    assert (outcome.status, outcome.out, outcome.err) == (0, "", "")
+    report = json.loads(command("resize", "other.star", "--json").out)
+    assert (report["width"], report["context"]) == (32, 64)
+    assert report["program"] == Path("other.star").read_text()
+    assert (
+        report["parameters"]
+        == json.loads(command("cost", "other.star", "--json").out)["parameters"]
+    )
+
+
+def test_resize_to_a_number_of_parameters(command: Command, small: Path):
+    report = json.loads(command("resize", small, "--parameters", "300_000", "--json").out)
+    assert abs(report["parameters"] / 300_000 - 1) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--width", "8", "--parameters", "1000"], "wrong-argument"),
+        (["--units", "2", "--repeat", "1"], "cannot-resize"),
+    ],
+)
+def test_resize_refuses(command: Command, small: Path, arguments: list[str], code: str):
+    outcome = command("resize", small, *arguments)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert f"error[{code}]" in outcome.err
 
 
 # --- check -------------------------------------------------------------------------------------
