@@ -1,6 +1,7 @@
 """The rule by which a model's projections get their initial values.
 
-Owns: deviations of `dense` and `headwise`. Refuses: initial values that a program writes itself.
+Owns: deviations of `dense`, `headwise` and the read-out. Refuses: initial values that a program
+writes itself.
 """
 
 from __future__ import annotations
@@ -14,11 +15,20 @@ from starc.compiler.ir import Operator, Parameter
 class Init:
     """Initial values of `dense` and `headwise`: normal with deviation `std`, or with `gain` /
     sqrt(inputs) where it is None; `calm` divides that of projections onto the stream by
-    sqrt(depth)."""
+    sqrt(depth).
+
+    The read-out has deviation 0.02 where `std` is given, as GPT-2 has, else one that falls with the
+    width, 0.02 at 128: what it makes of changes of the stream then keeps its size in models of any
+    width (arXiv 2203.03466, table 8).
+    """
 
     std: float | None = None
     gain: float = 1.0
     calm: bool = True
+
+    def readout(self, width: int) -> float:
+        """The deviation of the matrix of a read-out."""
+        return 0.02 * (128 / width if self.std is None else 1.0)
 
 
 def initialised(operator: Operator, init: Init, depth: int) -> Operator:
@@ -51,8 +61,20 @@ def _spread(operator: Operator, init: Init) -> Operator:
 def calmed(operator: Operator, depth: int) -> Operator:
     """The operator in a model of that depth: the projections that y is the sum of start smaller by
     sqrt(depth), so that the variance of the stream does not grow with depth (GPT-2)."""
-    stack, weights = [dict(operator.outputs)["y"]], set()
+    weights, experts = onto_stream(operator)
     inner = list(operator.inner)
+    for i in experts:
+        inner[i] = calmed(operator.inner[i], depth)
+    parameters = tuple(
+        replace(p, init=(p.init[0], p.init[1] * depth**-0.5)) if p.name in weights else p
+        for p in operator.parameters
+    )
+    return replace(operator, parameters=parameters, inner=tuple(inner))
+
+
+def onto_stream(operator: Operator) -> tuple[frozenset[str], frozenset[int]]:
+    """Weights of the projections that y is the sum of, and which of `inner` are parts of it."""
+    stack, weights, experts = [dict(operator.outputs)["y"]], set(), set()
     while stack:
         value = operator.values[stack.pop()]
         if value.op in ("add", "subtract"):
@@ -60,10 +82,5 @@ def calmed(operator: Operator, depth: int) -> Operator:
         elif value.op == "dense":
             weights.add([name for name in value.parameters if name.endswith(".weight")][-1])
         elif value.op == "experts":
-            i = value.attribute("operator")
-            inner[i] = calmed(operator.inner[i], depth)
-    parameters = tuple(
-        replace(p, init=(p.init[0], p.init[1] * depth**-0.5)) if p.name in weights else p
-        for p in operator.parameters
-    )
-    return replace(operator, parameters=parameters, inner=tuple(inner))
+            experts.add(value.attribute("operator"))
+    return frozenset(weights), frozenset(experts)

@@ -242,11 +242,12 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Head:
-    """Read-out: logits = softcap(scale * (W h + b))."""
+    """Read-out: logits = softcap(scale * (W h + b)); W starts with deviation `std`."""
 
     bias: bool = False
     scale: float = 1.0
     softcap: float | None = None
+    std: float = field(default=0.02, repr=False)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ MODULE_ATTRIBUTES = frozenset("""
     """.split())
 """Public attributes of torch.nn.Module (a test compares them with the installed torch)."""
 
-PART_ATTRIBUTES = frozenset("checkpointing init_cache times".split())
+PART_ATTRIBUTES = frozenset("checkpointing init_cache onto_stream times".split())
 """Attributes that parts of generated models have beside those of torch.nn.Module."""
 
 MODEL_ATTRIBUTES = frozenset(

@@ -66,7 +66,8 @@ class Line:
 class ModuleClass:
     """A class of the generated file: an operator or a block of units.
 
-    `cache` lists (name, expression over batch, length and like) of what it keeps while decoding.
+    `cache` lists (name, expression over batch, length and like) of what it keeps while decoding,
+    `onto_stream` the projections that the output of a unit is the sum of.
     """
 
     name: str
@@ -78,6 +79,7 @@ class ModuleClass:
     result: str = "Tensor"
     base: str = "nn.Module"
     cache: tuple[tuple[str, str], ...] | None = None
+    onto_stream: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

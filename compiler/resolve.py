@@ -7,6 +7,7 @@ operators (instance.py), expressions (expressions.py), reading files and optimis
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from starc.compiler import catalog
@@ -125,7 +126,7 @@ class Resolver:
             layers,
             settings.embedding,
             settings.position,
-            settings.head,
+            replace(settings.head, std=settings.init.readout(settings.width)),
             settings.final_norm,
             self.model.doc,
             average,

@@ -69,7 +69,10 @@ class SingleLearner:
         self.model = model.to(device).train()
         self.settings, self.device = settings, device
         groups = parameter_groups(
-            self.model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+            self.model,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            base_width=settings.base_width,
         )
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
         self._peaks = [float(group["lr"]) for group in self.optimizer.param_groups]

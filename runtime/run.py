@@ -25,6 +25,7 @@ from starc.grammar.errors import Diagnostic, StarError
 from starc.runtime import checkpoint
 from starc.runtime.files import write_atomic
 from starc.runtime.loader import Generated, load
+from starc.runtime.optim import BASE_WIDTH
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Settings:
     `length` is in tokens, `batch` in sequences, `warmup` in steps; `precision` is "fp32" or "bf16"
     (autocast). A batch is computed in `accumulate` parts, one after the other. `schedule.py` reads
     `schedule`, `decay_share` and `decay_after`, `course.py` the last four. `validation_tokens` is
-    how much held-out data a validation reads, spread evenly over all of it.
+    how much held-out data a validation reads, spread evenly over all of it. `learning_rate` is that
+    of `base_width` channels, from which optim.py makes one for every class of parameters; with 0
+    all learn at the same.
     """
 
     data: str
@@ -43,6 +46,7 @@ class Settings:
     length: int
     learning_rate: float
     warmup: int
+    base_width: int = BASE_WIDTH
     weight_decay: float = 0.1
     clip: float = 1.0
     seed: int = 0

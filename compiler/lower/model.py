@@ -103,7 +103,7 @@ def _ends(
         after.append(Line("x = self.final_norm(x)"))
     functions.function("module/linear", "linear")
     bias = ", bias=True" if model.head.bias else ""
-    last.append(Line(f"self.head = linear({width}, {vocab}, std=0.02{bias})"))
+    last.append(Line(f"self.head = linear({width}, {vocab}, std={model.head.std:.6g}{bias})"))
     if model.embedding.tied:
         last.append(Line("self.head.weight = self.embedding.weight"))
     logits = "self.head(x)"

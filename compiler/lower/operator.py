@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from starc.compiler import catalog
+from starc.compiler.init import onto_stream
 from starc.compiler.ir import Operator, Parameter, Value
 from starc.compiler.lower import dense, kernels, maps, mixers, modules, routing, text
 from starc.compiler.lower.functions import Functions, is_reserved
@@ -132,9 +133,14 @@ class OperatorLowering:
             result,
             base="Unit",
             cache=tuple((entry.name, entry.make) for entry in entries) or None,
+            onto_stream=self._onto_stream(),
         )
         outputs = tuple(name for name, _ in self.operator.outputs)
         return Lowered(module, features, ambient, outputs, bool(entries))
+
+    def _onto_stream(self) -> tuple[str, ...]:
+        """The modules whose weights are those of projections onto the stream."""
+        return tuple(sorted(name.removesuffix(".weight") for name in onto_stream(self.operator)[0]))
 
     def _inputs(self) -> tuple[tuple[str, ...], list[str]]:
         """The features that forward takes and their locals; one of them has the new tokens only."""

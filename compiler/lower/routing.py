@@ -7,8 +7,10 @@ functions do (templates/function, templates/module).
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from starc.compiler.init import onto_stream
 from starc.compiler.ir import Operator, Value
 from starc.compiler.lower import text
 from starc.compiler.lower.modules import Lowering, module_name
@@ -63,13 +65,15 @@ def _experts(o: OperatorLowering, value: Value) -> Text:
     gates, *operands = value.inputs
     name = module_name(o, value)
     o.functions.function("module/experts", "Experts")
-    made, features = _class(o, o.operator.inner[value.attribute("operator")])
+    position = value.attribute("operator")
+    to_stream = position in onto_stream(o.operator)[1]
+    made, features = _class(o, o.operator.inner[position], to_stream)
     o.init.append(Line(f"self.{name} = Experts({made}() for _ in range({value.attribute('n')}))"))
     given = dict(zip(value.attribute("operands").split(","), operands, strict=True))
     return text.call(f"self.{name}", *o.routes[gates], *(o.texts[given[f]] for f in features))
 
 
-def _class(o: OperatorLowering, expert: Operator) -> tuple[str, tuple[str, ...]]:
+def _class(o: OperatorLowering, expert: Operator, to_stream: bool) -> tuple[str, tuple[str, ...]]:
     """The class of an expert, and the features that its forward takes."""
     from starc.compiler.lower.operator import OperatorLowering
 
@@ -77,8 +81,9 @@ def _class(o: OperatorLowering, expert: Operator) -> tuple[str, tuple[str, ...]]
     layout = profile.layout({})
     lowered = OperatorLowering(expert, "", o.functions, o.context, profile, layout).lower()
     words = re.split(r"_+", expert.name)
+    module = lowered.module if to_stream else replace(lowered.module, onto_stream=())
     wanted = "".join(w[:1].upper() + w[1:] for w in words if w) + "Expert"
-    return o.functions.expert(lowered.module, wanted), lowered.features
+    return o.functions.expert(module, wanted), lowered.features
 
 
 def _retrieve(o: OperatorLowering, value: Value) -> Text:
