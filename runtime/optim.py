@@ -114,7 +114,7 @@ def units_passed(model: nn.Module) -> int:
 
 
 def _units(module: nn.Module) -> int:
-    if _is_unit(module):
+    if is_unit(module):
         return 1
     times = int(module.times) if type(module).__name__ == "Loop" else 1  # type: ignore[arg-type]
     return times * sum(_units(child) for child in module.children())
@@ -152,7 +152,8 @@ def _places(model: nn.Module) -> Iterator[_Place]:
         stack += reversed(children)
 
 
-def _is_unit(module: nn.Module) -> bool:
+def is_unit(module: nn.Module) -> bool:
+    """Whether a module of a generated model is a unit, or what stands for one in experts."""
     return any(base.__name__ == "Unit" for base in type(module).__mro__)
 
 

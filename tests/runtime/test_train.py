@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from starc.runtime import checkpoint, train
 from starc.runtime import run as runs
 from starc.runtime.corpus import Corpus
 from starc.runtime.loader import load
-from starc.runtime.recommend import recommended_settings
+from starc.runtime.recommend import LEARNING_RATE, recommended_settings
 from starc.runtime.run import Run, Settings
 
 TINY = (Path(__file__).parent / "fixtures" / "tiny.py").read_text()
@@ -214,7 +213,7 @@ def test_recommended_settings_fit_the_program():
     settings = recommended_settings(load(TINY), CORPUS, 1000, device="cpu")
     assert (settings.length, settings.batch) == (32, 128)
     assert settings.precision in ("fp32", "bf16")
-    assert settings.learning_rate == pytest.approx(8e-4 * math.sqrt(768 / 16))
+    assert settings.learning_rate == LEARNING_RATE
 
 
 def test_bf16_trains(tmp_path: Path):
