@@ -55,7 +55,17 @@ ATTRIBUTES = """
     cache start batch like length checkpointing generate stream init_cache hidden loss embedding
     times gates router blocks streams losses tokens x_2 e_2 state buffer position norm head
     final_norm advance extend max_length forward training onto_stream""".split()
-SHORT = ("seen", "Cache", "cache", "init_cache", "checkpointing", "length", "times", "onto_stream", "step")
+SHORT = (
+    "seen",
+    "Cache",
+    "cache",
+    "init_cache",
+    "checkpointing",
+    "length",
+    "times",
+    "onto_stream",
+    "step",
+)
 
 
 def computed(names: tuple[str, ...], plain: Any = None) -> tuple[Any, list[torch.Tensor]]:
