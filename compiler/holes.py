@@ -19,7 +19,7 @@ def holes_left(model: nodes.Model, operators: Mapping[str, nodes.Operator]) -> D
     """One diagnostic that shows the holes of a model, outermost ones only; None without holes."""
     named = {n.function for n in walk(model) if isinstance(n, nodes.Call)}
     used = [operators[name] for name in sorted(named) if name in operators]
-    spans = [n.span for root in (model, *used) for n in walk(root) if _is_hole(n)]
+    spans = [n.span for root in (model, *used) for n in walk(root) if is_hole(n)]
     if not spans:
         return None
     spans.sort(key=lambda span: (span.source is not model.span.source, span.start))
@@ -34,7 +34,8 @@ def holes_left(model: nodes.Model, operators: Mapping[str, nodes.Operator]) -> D
     )
 
 
-def _is_hole(node: nodes.Node) -> bool:
+def is_hole(node: nodes.Node) -> bool:
+    """Whether a node is undecided itself: a hole, or a tie left open."""
     tie = isinstance(node, nodes.Shares | nodes.Reuses) and node.label is None
     return tie or isinstance(node, nodes.Hole)
 

@@ -51,6 +51,7 @@ for name, command in (
     ("generate", models.generate),
     ("import", models.import_),
     ("distill", models.distill_),
+    ("sample", evolution.sample),
 ):
     app.command(name)(command)
 

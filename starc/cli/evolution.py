@@ -1,4 +1,4 @@
-"""Commands about genomes and spaces of programs: genome.
+"""Commands about genomes and spaces of programs: genome, sample.
 
 Owns: their arguments and help. Refuses: heavy imports at the top, and the work itself.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from starc.cli import files
-from starc.cli.arguments import File, Json, ModelName, Set, options_of
+from starc.cli.arguments import LARGE, File, Json, ModelName, Set, options_of
 
 genome = typer.Typer(no_args_is_help=True, help="STAR's numbers for programs, and back.")
 
@@ -71,3 +71,34 @@ def table() -> None:
     from starc.compiler.genome import table
 
     print(table(), end="")
+
+
+def sample(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="A program with holes.")],
+    count: Annotated[int, typer.Option("-n", min=1, help="How many programs.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGE, help="The same seed gives the same programs.")
+    ] = 0,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="DIR", help="A folder for one file per program."),
+    ] = None,
+    size: Annotated[bool, typer.Option("--size", help="Only count the programs.")] = False,
+    model: ModelName = None,
+    set_: Set = None,
+) -> None:
+    """Print random programs of a space, every hole filled.
+
+    Fillings that do not verify are drawn again; standard error says how many there were, and how
+    large the space is.
+
+    \b
+    Example: starc sample space.star -n 10 --seed 1 -o drawn/
+    """
+    from starc.cli.sampling import count_command, sample_command
+
+    options = options_of(model, set_)
+    if size:
+        count_command(space, options)
+    else:
+        sample_command(space, options, count=count, seed=seed, folder=output)
