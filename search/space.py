@@ -125,7 +125,7 @@ class _Filler:
     def node(self, node: _NodeT) -> _NodeT:
         """A node with every hole in it decided."""
         if isinstance(node, nodes.Hole):
-            return self.node(self.decide(node))  # type: ignore[arg-type, return-value]
+            return self.node(self.decide(node))  # type: ignore[return-value]
         changed: dict[str, Any] = {}
         for f in fields(node):
             value = getattr(node, f.name)

@@ -4,12 +4,13 @@ Programs in docs/*.md stand in fences of these kinds:
 
     ```star           a whole program; without a model, one operator
     ```star body      bindings of an operator; y = x is added when y is not bound
-    ```star waiting   refused because something is not built yet
+    ```star space     refused for its holes, and has fillings
     ```star invalid   refused with the text of the fence after it
 """
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from starc.compiler.options import Limits, Options
 from starc.compiler.settings import SETTINGS
 from starc.grammar.errors import StarError, render
 from starc.grammar.source import Source
+from starc.search.sampling import draw
+from starc.search.space import open_space
 
 ROOT = Path(__file__).parents[1]
 LANGUAGE = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
@@ -68,11 +71,12 @@ def test_body(text: str) -> None:
     compile(artifact.text, "program.py", "exec")
 
 
-@pytest.mark.parametrize("text", fences("star waiting"))
-def test_waiting(text: str) -> None:
+@pytest.mark.parametrize("text", fences("star space"))
+def test_space(text: str) -> None:
     with pytest.raises(StarError) as refused:
         compile_text(text)
     assert {d.code for d in refused.value.diagnostics} == {"hole-left"}
+    assert draw(open_space(Source("space.star", text), Options()), random.Random(0)).text
 
 
 def test_invalid() -> None:
@@ -87,7 +91,7 @@ def test_invalid() -> None:
 
 def test_the_page_shows_every_kind_of_fence() -> None:
     kinds = [found[1] for found in FENCE.finditer(LANGUAGE)]
-    assert set(kinds) == {"star", "star body", "star waiting", "star invalid", "text", "python"}
+    assert set(kinds) == {"star", "star body", "star space", "star invalid", "text", "python"}
     assert kinds.count("star body") >= 8
 
 
@@ -137,5 +141,5 @@ def test_every_code_is_listed() -> None:
 
 def test_no_code_is_listed_that_nothing_reports() -> None:
     told = {c for text in texts("*.txt", "tests/invalid") for c in RENDERED.findall(text)}
-    text = "".join(texts("*.py", "grammar", "compiler", "runtime", "starc"))
+    text = "".join(texts("*.py", "grammar", "compiler", "runtime", "search", "starc"))
     assert [c for c in LISTED if c not in told and f'"{c}"' not in text] == []

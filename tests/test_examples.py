@@ -1,11 +1,12 @@
 """The programs that are shipped: examples and the standard library.
 
 Every example compiles clean at its own size, and at a small size runs, trains and agrees with the
-oracle. Those that wait for constructs to come are refused for that reason and no other.
+oracle. Search spaces are refused for their holes and have fillings.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 
@@ -26,10 +27,12 @@ from starc.grammar.printer import format_program
 from starc.grammar.source import Source
 from starc.runtime.loader import load
 from starc.runtime.reference import evaluate, random_parameters
+from starc.search.sampling import draw
+from starc.search.space import open_space
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.star"))
-WAITING = sorted((ROOT / "examples" / "waiting").glob("*.star"))
+SPACES = sorted((ROOT / "examples" / "searches").glob("*.star"))
 LIBRARY = sorted(Path(starc.grammar.std.__path__[0]).glob("*.star"))
 SMALL = Options(overrides=(("vocab", "53"), ("width", "64"), ("context", "48")), format=False)
 
@@ -43,7 +46,7 @@ def test_example_is_clean_at_its_own_size(path: Path) -> None:
     assert check_program(read_source(path), Options()) == ()
 
 
-@named(EXAMPLES + WAITING + LIBRARY)
+@named(EXAMPLES + SPACES + LIBRARY)
 def test_text_is_formatted(path: Path) -> None:
     source = read_source(path)
     assert format_program(parse(source)) == source.text
@@ -87,14 +90,14 @@ def stacked(fused: Model, parameters: dict[str, torch.Tensor]) -> dict[str, torc
     return found
 
 
-@named(WAITING)
-def test_waiting_example_says_what_it_waits_for(path: Path) -> None:
+@named(SPACES)
+def test_a_space_lists_its_holes_and_fills_them(path: Path) -> None:
     source = read_source(path)
-    assert source.text.startswith("# Waits for: ")
     with pytest.raises(StarError) as refused:
         check_program(source, Options())
-    codes = {d.code for d in refused.value.diagnostics}
-    assert codes == {"hole-left"}
+    assert {d.code for d in refused.value.diagnostics} == {"hole-left"}
+    drawn = draw(open_space(source, Options()), random.Random(1))
+    assert check_program(Source(source.name, drawn.text), Options()) == ()
 
 
 ARGUMENTS = {
