@@ -128,8 +128,10 @@ class FuzzyInContextRecall(Task):
 
 def _labels(motifs: _Motifs, vocab: int) -> NDArray[np.int64]:
     """A number per slot, the same for the same key."""
-    digits = np.where(np.arange(LONGEST) < motifs.key_sizes[..., None], motifs.keys + 1, 0)
-    labels: NDArray[np.int64] = digits @ (vocab ** np.arange(LONGEST))
+    labels = np.zeros(motifs.key_sizes.shape, np.int64)
+    for i in range(LONGEST):
+        digit = np.where(i < motifs.key_sizes, motifs.keys[..., i] + 1, 0)
+        labels += digit * vocab**i
     return labels
 
 

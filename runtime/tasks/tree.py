@@ -136,20 +136,24 @@ class TreeGrammar(Task):
         finished = [np.asarray(tokens[:, 1:], np.int64)]
         for level in reversed(self.levels):
             finished.insert(0, _parents(level, finished[0], symbols))
+        puts = [_indicators(level, symbols) for level in self.levels]
+        # beliefs[d]: the distribution of the open node of level d; the root is open throughout.
+        beliefs = [np.full((len(tokens), symbols), 1 / symbols)] * (self.depth + 1)
         result = np.empty((*tokens.shape, symbols))
         for place in range(tokens.shape[1]):
-            belief = np.full((len(tokens), symbols), 1 / symbols)
             for depth, level in enumerate(self.levels):
-                below = place // branching ** (self.depth - depth - 1)  # the open node there
+                below, inside = divmod(place, branching ** (self.depth - depth - 1))
+                if inside:
+                    continue  # the same node is open as one place before
                 child = below % branching
                 fits = np.ones((len(tokens), symbols, self.rules), bool)
                 for elder in range(child):
                     shown = finished[depth + 1][:, below - child + elder]
                     fits &= level.bodies[None, :, :, elder] == shown[:, None, None]
-                used = belief[:, :, None] * level.chances * fits
-                belief = used.reshape(len(tokens), -1) @ _indicators(level, symbols)[child]
-                belief /= belief.sum(1, keepdims=True)
-            result[:, place] = belief
+                used = beliefs[depth][:, :, None] * level.chances * fits
+                belief = used.reshape(len(tokens), -1) @ puts[depth][child]
+                beliefs[depth + 1] = belief / belief.sum(1, keepdims=True)
+            result[:, place] = beliefs[-1]
         return result
 
     def check(self) -> None:
