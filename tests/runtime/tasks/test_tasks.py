@@ -345,7 +345,7 @@ def test_any_settings_give_a_task_or_a_diagnostic(chosen: tuple[str, dict[str, A
         task = make_task(name, examples=5, held_out_examples=4, **changes)
     except StarError as found:
         (refusal,) = found.diagnostics
-        assert refusal.code == "bad-task-setting"  # noqa: PT017 (most settings are good)
+        assert refusal.code == "bad-task-setting"
         return
     for part in PARTS:
         tokens, targets = getattr(task, part)
