@@ -338,7 +338,7 @@ def any_settings(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 @given(any_settings())
-@limits(max_examples=150, deadline=None)
+@limits(max_examples=100, deadline=None)
 def test_any_settings_give_a_task_or_a_diagnostic(chosen: tuple[str, dict[str, Any]]):
     name, changes = chosen
     try:
