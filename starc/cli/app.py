@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from starc import __version__
-from starc.cli import evolution, language, models
+from starc.cli import evolution, experiments, language, models
 
 app = typer.Typer(
     add_completion=False,
@@ -52,6 +52,7 @@ for name, command in (
     ("import", models.import_),
     ("distill", models.distill_),
     ("sample", evolution.sample),
+    ("mad", experiments.mad),
 ):
     app.command(name)(command)
 

@@ -1,0 +1,87 @@
+"""Processes that make runs side by side.
+
+Owns: starting them, handing out runs, stopping them, and that none outlives its parent.
+Refuses: what a run is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+from starc.grammar.errors import Diagnostic, StarError
+from starc.mad.runs import Job, Record, execute
+
+_POLL = 0.2
+"""Seconds between two looks at whether to stop."""
+
+_stop: Any = None
+"""In a worker: the event that says to stop."""
+
+
+class Pool:
+    """So many workers, each with its share of the cores; a context manager."""
+
+    def __init__(self, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
+        self._event = context.Event()
+        threads = max(1, torch.get_num_threads() // workers)
+        self._executor = ProcessPoolExecutor(
+            workers, context, initializer=_begin, initargs=(self._event, threads)
+        )
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._event.set()
+        self._executor.shutdown(cancel_futures=True)
+
+    def map(self, jobs: Sequence[Job], should_stop: Callable[[], bool]) -> Iterator[Record]:
+        """The records of jobs as they end; fewer when `should_stop()`. Raises what a run does."""
+        waiting: set[Future[Record | None]] = {self._executor.submit(_run, job) for job in jobs}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+                for future in done:
+                    record = future.result()
+                    if record is not None:
+                        yield record
+                if should_stop():
+                    self._event.set()
+        except BrokenProcessPool as error:
+            raise StarError(
+                Diagnostic(
+                    "worker-died",
+                    "a process that made a run has died.",
+                    hint="for want of memory, perhaps: give --jobs 1, and the same --out to go on.",
+                )
+            ) from error
+
+
+def _begin(stop: Any, threads: int) -> None:
+    """What a worker does first."""
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what follows
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run(job: Job) -> Record | None:
+    return None if _stop.is_set() else execute(job, _stop.is_set)
