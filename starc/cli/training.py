@@ -61,7 +61,7 @@ def train_command(request: Request) -> int:
         f"{settings.device}, {settings.batch} x {settings.length} tokens a step\n"
         f"{settings.data}: {_description(data)}\n"
     )
-    with _stop_on_signals() as stop, open_display(settings.steps) as display:
+    with stop_on_signals() as stop, open_display(settings.steps) as display:
         result = train(
             run,
             data,
@@ -227,7 +227,7 @@ def _verdict(data: Data, scores: dict[str, float]) -> str:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[list[int]]:
+def stop_on_signals() -> Iterator[list[int]]:
     """A list that becomes non-empty on Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
     received: list[int] = []
 

@@ -197,7 +197,7 @@ QUICK = Profile(
         _quick("fuzzy-in-context-recall", 600, vocab=16, length=64),
         _quick("memorization", 400, vocab=512),
         _quick("compression", 600, vocab=16, length=24),
-        _quick("selective-copying", 600, vocab=16, length=64, copied=8),
+        _quick("selective-copying", 600, vocab=16, length=64, data=8),
     ),
     width=64,
     units=4,
