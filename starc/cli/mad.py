@@ -130,9 +130,7 @@ def _progress(name: str) -> Iterator[Callable[[Done], None]]:
         task = bar.add_task("", total=None)
 
         def observe(done: Done) -> None:
-            bar.update(
-                task, completed=done.made, total=done.planned, description=_described(done)
-            )
+            bar.update(task, completed=done.made, total=done.planned, description=_described(done))
 
         yield observe
 
@@ -202,7 +200,7 @@ def _side_by_side(judgements: Sequence[Judgement]) -> Table:
 
 def _cell(spread: Spread | None, base: Spread | None) -> str:
     if spread is None:
-        return "–"
+        return "-"
     text = f"{spread.mean:.3f}"
     if spread.deviation is not None:
         text += f" ±{spread.deviation:.3f}"

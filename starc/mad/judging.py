@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from starc.compiler.driver import compile_program
@@ -76,7 +76,7 @@ def judge(
         blank = Judgement(
             name=artifact.model_name,
             text=source.text,
-            digest=compile_program(program, Options(limits=options.limits)).digest,
+            digest=compile_program(program, Options(format=False, limits=options.limits)).digest,
             profile=profile.name,
             protocol=protocol_of(profile),
             tasks=chosen,
@@ -125,8 +125,6 @@ def default_workers(device: str) -> int:
 
 
 def _with(blank: Judgement, found: dict[str, Record]) -> Judgement:
-    from dataclasses import replace
-
     return replace(blank, records=tuple(found.values()))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from starc.grammar.errors import Diagnostic, StarError, suggest
 from starc.runtime.data import Split
 from starc.runtime.run import Settings
-from starc.runtime.tasks import MAD, TASKS, Task, make_task, settings
+from starc.runtime.tasks import MAD, Task, make_task, settings
 
 Variation = tuple[tuple[str, Any], ...]
 """Settings of a task as (name, value) pairs."""
@@ -91,6 +91,8 @@ class Profile:
     metric: str = "accuracy"
     held_out_examples: int = 1_280
     overrides: tuple[tuple[str, str], ...] = ()
+    only_answers: bool = False
+    """Whether keys, which are drawn at random, are no targets in training."""
 
     def plan(self, task: str) -> TaskPlan:
         """The part of the protocol that is about a task; StarError when there is none."""
@@ -192,12 +194,12 @@ def _quick(task: str, steps: int, **variation: Any) -> TaskPlan:
 QUICK = Profile(
     name="quick",
     tasks=(
-        _quick("in-context-recall", 600, vocab=16, length=64),
-        _quick("noisy-in-context-recall", 600, vocab=32, length=64),
-        _quick("fuzzy-in-context-recall", 600, vocab=16, length=64),
-        _quick("memorization", 400, vocab=512),
-        _quick("compression", 600, vocab=16, length=24),
-        _quick("selective-copying", 600, vocab=16, length=64, data=8),
+        _quick("in-context-recall", 600, vocab=32, length=32),
+        _quick("noisy-in-context-recall", 600, vocab=40, length=32, noise_ids=8),
+        _quick("fuzzy-in-context-recall", 600, vocab=16, length=48),
+        _quick("memorization", 300, vocab=512),
+        _quick("compression", 500, vocab=16, length=16),
+        _quick("selective-copying", 500, vocab=16, length=48, data=8),
     ),
     width=64,
     units=4,
@@ -207,6 +209,8 @@ QUICK = Profile(
     seeds=1,
     validations=6,
     held_out_examples=256,
+    overrides=(("embedding", "untied(scale = 50)"),),
+    only_answers=True,
 )
 
 PROFILES = {profile.name: profile for profile in (QUICK, STANDARD, PAPER)}
@@ -223,12 +227,3 @@ def find_profile(name: str) -> Profile:
             )
         )
     return PROFILES[name]
-
-
-def with_steps(profile: Profile, steps: int) -> Profile:
-    """The profile with runs of so many steps, under a name that says so."""
-    tasks = tuple(replace(plan, steps=steps) for plan in profile.tasks)
-    return replace(profile, name=f"{profile.name}-{steps}", tasks=tasks)
-
-
-__all__ = ["MAD", "PROFILES", "TASKS", "Profile", "Spec", "TaskPlan", "Variation", "find_profile"]

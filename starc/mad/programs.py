@@ -47,7 +47,8 @@ def artifact_for(source: Source, options: Options, task: Task) -> Artifact:
 
 @lru_cache(maxsize=64)
 def _artifact(source: Source, options: Options, vocab: int, context: int) -> Artifact:
-    return compile_program(resize(source, options, vocab=vocab, context=context), options)
+    resized = resize(source, options, vocab=vocab, context=context)
+    return compile_program(resized, replace(options, format=False))  # which takes most of the time
 
 
 def first_task(profile: Profile, task: str) -> Task:

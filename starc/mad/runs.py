@@ -119,7 +119,7 @@ def execute(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Record
     Raises StarError as training does, and OSError when the folder cannot be written.
     """
     began = time.monotonic()
-    data = _Watched(_task(job.profile, job.spec.anywhere), job.profile.selection)
+    data = _Watched(_task(job.profile, job.spec.anywhere), job.profile)
     run = _opened(job, data)
     result = train(run, data, should_stop=should_stop, build=_learner(job.profile))
     if result.status == "interrupted":
@@ -142,10 +142,11 @@ def execute(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Record
 
 
 class _Watched:
-    """A task whose validations look at the protocol's split, and that times its own work."""
+    """A task as the protocol has it learnt and validated, that times its own work."""
 
-    def __init__(self, task: Task, validation: Split) -> None:
-        self.task, self._validation = task, validation
+    def __init__(self, task: Task, profile: Profile) -> None:
+        self.task, self._validation = task, profile.selection
+        self._keys = task.ids.get("keys", range(0)) if profile.only_answers else range(0)
         self.seconds = 0.0
 
     @property
@@ -165,7 +166,7 @@ class _Watched:
         return self._timed(lambda: self.task.digest)
 
     def batch(self, step: int, *, batch: int, length: int, seed: int) -> tuple[Tokens, Tokens]:
-        return self._timed(lambda: self.task.batch(step, batch=batch, length=length, seed=seed))
+        return self._timed(lambda: self._batch(step, batch, length, seed))
 
     def held_out(self, split: Split, *, length: int, limit: int) -> tuple[Tokens, Tokens]:
         split = self._validation if split == "validation" else split
@@ -173,6 +174,13 @@ class _Watched:
 
     def adapt(self, model: nn.Module) -> nn.Module:
         return self.task.adapt(model)
+
+    def _batch(self, step: int, batch: int, length: int, seed: int) -> tuple[Tokens, Tokens]:
+        tokens, targets = self.task.batch(step, batch=batch, length=length, seed=seed)
+        keys = self._keys
+        if keys:
+            targets[(targets >= keys.start) & (targets < keys.stop)] = IGNORED
+        return tokens, targets
 
     def _timed(self, work: Callable[[], _T]) -> _T:
         began = time.monotonic()

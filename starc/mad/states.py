@@ -101,9 +101,7 @@ def _calls(linked: Linked) -> Iterator[tuple[nodes.Call, nodes.Operator]]:
 
 def _candidates(source: Source, linked: Linked, name: str) -> Iterator[Source]:
     """The program with other values of an argument, wherever an operator has it."""
-    places = [
-        place for call, operator in _calls(linked) if (place := _place(call, operator, name))
-    ]
+    places = [place for call, operator in _calls(linked) if (place := _place(call, operator, name))]
     if places:
         for value in _values():
             yield Source(source.name, _edited(source.text, places, str(value)))
@@ -117,9 +115,7 @@ def _values() -> Iterator[int]:
         value = max(value + 1, value * 17 // 16)
 
 
-def _place(
-    call: nodes.Call, operator: nodes.Operator, name: str
-) -> tuple[int, int, str] | None:
+def _place(call: nodes.Call, operator: nodes.Operator, name: str) -> tuple[int, int, str] | None:
     """Where in the text an argument of a call stands, or is to stand, and what goes before it."""
     position = next((i for i, p in enumerate(operator.parameters) if p.name == name), None)
     if position is None:
