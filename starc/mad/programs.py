@@ -37,7 +37,7 @@ def fitted(source: Source, options: Options, profile: Profile) -> Source:
         )
     prescribed = dict(options.overrides) | dict(profile.overrides)
     options = replace(options, overrides=tuple(prescribed.items()))
-    return resize(source, options, width=profile.width, units=profile.units)
+    return resize(source, options, width=profile.width or None, units=profile.units or None)
 
 
 def artifact_for(source: Source, options: Options, task: Task) -> Artifact:
