@@ -54,7 +54,7 @@ PROGRAMS = (
     "retnet",
     "deltanet",
     "rwkv6",
-    "griffin",
+    "s4d",
     "h3",
     "differential",
 )

@@ -194,7 +194,8 @@ class _PlainLearner(SingleLearner):
 
     def __init__(self, model: nn.Module, settings: Settings, device: torch.device) -> None:
         super().__init__(model, settings, device)
-        free, decayed = [], []
+        free: list[nn.Parameter] = []
+        decayed: list[nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
             (free if "bias" in name or "norm" in name else decayed).append(parameter)
         groups = [

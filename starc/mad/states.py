@@ -92,7 +92,7 @@ def _adjustable(linked: Linked) -> set[str]:
 def _calls(linked: Linked) -> Iterator[tuple[nodes.Call, nodes.Operator]]:
     """The calls that stand as units of the model, with their operators."""
     (model,) = linked.models
-    for node in walk(model.backbone):
+    for node in walk(model):
         if isinstance(node, nodes.Unit) and isinstance(node.operator, nodes.Call):
             operator = linked.operators.get(node.operator.function)
             if operator is not None:
