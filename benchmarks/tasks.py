@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import platform
 import shlex
 import sys
@@ -39,10 +38,6 @@ LONG = ("in-context-recall", "noisy-in-context-recall", "fuzzy-in-context-recall
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in TASKS),
     *((name, {"length": 1_024}) for name in (*LONG, "selective-copying")),
-    ("memorization", {"vocab": 8_192}),
-    ("compression", {"length": 256}),
-    ("mqar", {"length": 512, "pairs": 64, "examples": 12_800}),
-    ("tree-grammar", {"length": 256}),
 ]
 PROGRAM = """\
 use std.attention.mha
@@ -148,8 +143,7 @@ def main() -> None:
         f"share of a first epoch is {max(one['share_first'] for one in found):.2%}, of 200 epochs "
         f"{max(one['share'] for one in found):.3%}.\n\n"
         f"{datetime.date.today()}, {_processor()}, one thread, Python {platform.python_version()}, "
-        f"torch {torch.__version__}.\n`python {shlex.join(sys.argv)}`\n\n"
-        f"```json\n{json.dumps(found, indent=1)}\n```\n"
+        f"torch {torch.__version__}.\n`python {shlex.join(sys.argv)}`\n"
     )
     RESULTS.write_text(text)
     print(f"wrote {RESULTS}")
