@@ -29,9 +29,7 @@ from starc.runtime.data import IGNORED, Split, Tokens
 from starc.runtime.documents import Piece, Source, find, pieces
 from starc.runtime.files import write_folder_atomic
 from starc.runtime.shards import PARTS, Files, Memory, Part, Sink
-from starc.runtime.tokenizer import BYTES, ByteTokenizer, Tokenizer, parse_tokenizer
-
-VOCAB = BYTES
+from starc.runtime.tokenizer import ByteTokenizer, Tokenizer, parse_tokenizer
 
 BATCH_BYTES = 1 << 22
 """Documents are handed to the tokenizer this many bytes at a time, or one piece."""
@@ -105,26 +103,24 @@ class Corpus:
     def held_out(self, split: Split, *, length: int, limit: int) -> tuple[Tokens, Tokens]:
         """Non-overlapping windows of a held-out part, evenly spread over it, `limit` at most.
 
-        The last window may be shorter than the others: its targets are then filled up with IGNORED.
-        So all windows together score every token of the part but the first.
+        Where all are asked for, the last may be shorter than the others, and its targets are filled
+        up with IGNORED: together they score every token of the part but the first.
 
         Returns tokens and targets, both (n, length) int64 with n >= 1.
         Raises StarError when the part is shorter than a window.
         """
         self._require(split, length)
         part = self.part(split)
-        count = -(-(len(part) - 1) // length)
-        chosen = np.linspace(0, count - 1, num=min(count, limit)).round().astype(np.int64)
-        starts = chosen * length
-        beyond = max(0, int(starts[-1]) + length + 1 - len(part))
-        if not beyond:
-            windows = part.windows(starts, length + 1)
+        count, rest = divmod(len(part) - 1, length)
+        if not rest or limit <= count:
+            chosen = np.linspace(0, count - 1, num=min(count, limit)).round().astype(np.int64)
+            windows = part.windows(chosen * length, length + 1)
             return windows[:, :-1], windows[:, 1:]
-        whole = part.windows(starts[:-1], length + 1)
+        whole = part.windows(np.arange(count) * length, length + 1)
         last = np.zeros((1, length + 1), dtype=np.int64)
-        last[0, : length + 1 - beyond] = part.stretch(int(starts[-1]), len(part))
+        last[0, : rest + 1] = part.stretch(count * length, len(part))
         tokens = np.concatenate([whole[:, :-1], last[:, :-1]])
-        last[0, length + 1 - beyond :] = IGNORED
+        last[0, rest + 1 :] = IGNORED
         return tokens, np.concatenate([whole[:, 1:], last[:, 1:]])
 
     def adapt(self, model: nn.Module) -> nn.Module:

@@ -6,7 +6,6 @@ Refuses: tokenizers: what goes in and comes out are token numbers.
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -90,15 +89,3 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
         before = probabilities.cumsum(0) - probabilities
         probabilities = torch.where(before < sampling.top_p, probabilities, 0.0)
     return int(order.indices[torch.multinomial(probabilities, 1, generator=generator)])
-
-
-def decode_bytes(tokens: Iterable[int]) -> Iterator[str]:
-    """Text as soon as its bytes are whole; what is no UTF-8 becomes the replacement character."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in tokens:
-        text = decoder.decode(bytes([token]))
-        if text:
-            yield text
-    rest = decoder.decode(b"", final=True)
-    if rest:
-        yield rest

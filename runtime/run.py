@@ -2,6 +2,7 @@
 
     RUN/program.star      the program as it was given
     RUN/model.py          the module generated from it, which alone is imported
+    RUN/tokenizer.json    the tokenizer of its text, unless tokens are bytes
     RUN/config.json       all settings, versions and the digest of the data: what resuming needs
     RUN/metrics.jsonl     a line per step and per validation
     RUN/checkpoint/       the newest checkpoint
@@ -26,6 +27,9 @@ from starc.runtime import checkpoint
 from starc.runtime.files import write_atomic
 from starc.runtime.loader import Generated, load
 from starc.runtime.optim import BASE_WIDTH
+from starc.runtime.tokenizer import ByteTokenizer, Tokenizer, open_tokenizer
+
+_TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ class Run:
         """The generated module; raises StarError when it is damaged."""
         return load(self.model_path)
 
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of its text; raises StarError when it is damaged."""
+        path = self.folder / _TOKENIZER
+        return open_tokenizer(str(path)) if path.exists() else ByteTokenizer()
+
 
 def exists(folder: Path) -> bool:
     """Whether there is a run in `folder`."""
@@ -101,10 +110,17 @@ def exists(folder: Path) -> bool:
 
 
 def create(
-    folder: Path, *, program: str, module_text: str, data_digest: str, settings: Settings
+    folder: Path,
+    *,
+    program: str,
+    module_text: str,
+    data_digest: str,
+    settings: Settings,
+    tokenizer: Tokenizer | None = None,
 ) -> Run:
     """Make a run's folder, which may exist but must hold no run; raises OSError and StarError.
 
+    It keeps a copy of the tokenizer of a text, if it has one and tokens are not bytes.
     The configuration is written last: a folder without it is no run, whatever else is in it.
     """
     module = load(module_text)
@@ -112,6 +128,9 @@ def create(
     run = Run(folder, str(module.CONFIG["name"]), module.DIGEST, data_digest, settings)
     write_atomic(folder / "program.star", program.encode())
     write_atomic(run.model_path, module_text.encode())
+    description = tokenizer.to_json() if tokenizer else None
+    if description is not None:
+        write_atomic(folder / _TOKENIZER, description)
     config = {
         "starc": __version__,
         "torch": torch.__version__,

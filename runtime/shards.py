@@ -112,12 +112,15 @@ class Part:
         stop = int(self.ends[index])
         return self.stretch(int(self.ends[index - 1]) if index else 0, stop)
 
-    def chunks(self, limit: int | None = None) -> Iterator[Ids]:
-        """All tokens a million at a time, or pieces with `limit` in all, spread evenly."""
+    def chunks(self, limit: int | None = None, overlap: int = 0) -> Iterator[Ids]:
+        """All tokens a million at a time, or pieces with `limit` in all, spread evenly.
+
+        Each goes on for `overlap` tokens of the next.
+        """
         count = -(-len(self) // _CHUNK)
         kept = count if limit is None else min(count, max(1, limit // _CHUNK))
         for chunk in np.linspace(0, count - 1, num=kept).round().astype(np.int64).tolist():
-            yield self.stretch(chunk * _CHUNK, min(len(self), (chunk + 1) * _CHUNK))
+            yield self.stretch(chunk * _CHUNK, min(len(self), (chunk + 1) * _CHUNK + overlap))
 
 
 class Checksum:
@@ -262,6 +265,7 @@ def _open_part(folder: Path, name: str, entry: dict[str, Any], dtype: np.dtype[A
         raise ValueError(f"the sizes of the shards of '{name}' do not add up")
     shards = [_map(folder / _shard(name, i), dtype, size) for i, size in enumerate(sizes)]
     ends = _map(folder / _ends(name), np.dtype("<i8"), documents)
+    shards = shards or [np.empty(0, dtype)]  # a part is one array at least
     return Part(tuple(shards), ends, int(entry["text_bytes"]), str(entry["sha256"]))
 
 

@@ -49,6 +49,8 @@ for name, command in (
     ("resize", language.resize_),
     ("train", models.train),
     ("generate", models.generate),
+    ("evaluate", models.evaluate),
+    ("tokenize", models.tokenize),
     ("import", models.import_),
     ("distill", models.distill_),
     ("sample", evolution.sample),
@@ -57,3 +59,4 @@ for name, command in (
     app.command(name)(command)
 
 app.add_typer(evolution.genome, name="genome")
+app.add_typer(models.tokenizer, name="tokenizer")

@@ -1,4 +1,4 @@
-"""Commands about models: train, generate, import, distill.
+"""Commands about models: train, generate, evaluate, tokenize, tokenizer, import, distill.
 
 Owns: their arguments and help. Refuses: heavy imports at the top, and the work itself.
 """
@@ -32,7 +32,14 @@ def train(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="PATH|stdlib", help="A text, a folder of texts, or Python's library."),
+        typer.Option(
+            metavar="PATH|stdlib|hf:NAME",
+            help="A text, a folder of texts or of tokens, Python's library, a data set.",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A tokenizer's JSON file; default: tokens are bytes."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     batch: Annotated[
@@ -65,7 +72,7 @@ def train(
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Train a program on text, read as bytes.
+    """Train a program on text.
 
     The run is saved as it goes, and on Ctrl-C; --resume goes on exactly where it stopped.
 
@@ -90,7 +97,14 @@ def train(
     options = options_of(model, set_)
     status = train_command(
         Request(
-            file, out, options, asked, resume=resume, save_seconds=save_seconds, as_json=as_json
+            file,
+            out,
+            options,
+            asked,
+            resume=resume,
+            save_seconds=save_seconds,
+            as_json=as_json,
+            tokenizer=tokenizer,
         )
     )
     if status:
@@ -100,7 +114,7 @@ def train(
 def generate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")],
     prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
-    tokens: Annotated[int, typer.Option(min=0, help="Bytes to generate.")] = 400,
+    tokens: Annotated[int, typer.Option(min=0, help="Tokens to generate.")] = 400,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Below 1 safer, above 1 wilder, 0 the likeliest.")
     ] = 0.8,
@@ -124,6 +138,97 @@ def generate(
 
     sampling = Sampling(temperature, top_k, top_p)
     generate_command(run, prompt, tokens, sampling, seed=seed, device=device, as_json=as_json)
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a trained run.")],
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|stdlib|hf:NAME", help="Another text than the run's own."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(metavar="validation|test", help="Which held-out part.")
+    ] = "validation",
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a window; default: as in training.")
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="At most so many tokens, spread over the part.")
+    ] = 1
+    << 20,
+    rare: Annotated[
+        int, typer.Option(min=0, help="A pair more frequent in training needs no recall.")
+    ] = 1250,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(metavar="fp32|bf16", help="Default: as in training.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a trained run on held-out text.
+
+    Prints bits per byte, and perplexity by what a token needs: recall from its context, or not,
+    and how much context it has.
+
+    \b
+    Example: starc evaluate runs/hybrid --split test
+    """
+    from starc.cli.text import evaluate_command
+
+    evaluate_command(run, data, split, length, tokens, rare, device, precision, as_json=as_json)
+
+
+def tokenize(
+    data: Annotated[
+        str, typer.Argument(metavar="PATH|stdlib|hf:NAME", help="The text, as for train.")
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="The folder to write.")],
+    tokenizer: Annotated[
+        str, typer.Option(metavar="bytes|FILE", help="A tokenizer's JSON file.")
+    ] = "bytes",
+    shard_megabytes: Annotated[
+        int, typer.Option(min=1, max=1 << 20, help="The size of one file of tokens.")
+    ] = 256,
+    as_json: Json = False,
+) -> None:
+    """Write a text as a folder of tokens, which training maps into memory.
+
+    For texts larger than memory, or to tokenise once. DIR is whole or not there.
+
+    \b
+    Example: starc tokenize texts --tokenizer tok.json --out texts.tokens
+    """
+    from starc.cli.text import tokenize_command
+
+    tokenize_command(data, tokenizer, out, shard_megabytes << 20, as_json=as_json)
+
+
+tokenizer = typer.Typer(no_args_is_help=True, help="Make tokenizers.")
+
+
+@tokenizer.callback()
+def _tokenizer() -> None:
+    """Without this, a group of one command would be the command."""
+
+
+@tokenizer.command("train")
+def train_tokenizer(
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="OUT.json", help="The file to write.")
+    ],
+    data: Annotated[
+        str, typer.Option(metavar="PATH|stdlib|hf:NAME", help="The text, as for train.")
+    ] = "stdlib",
+    vocab: Annotated[int, typer.Option(min=1, max=1 << 24, help="Tokens at most.")] = 4096,
+) -> None:
+    """Train a byte-level BPE on the training part of a text.
+
+    \b
+    Example: starc tokenizer train --data stdlib --vocab 4096 -o tok.json
+    """
+    from starc.cli.text import train_tokenizer_command
+
+    train_tokenizer_command(data, vocab, output)
 
 
 def import_(

@@ -25,17 +25,15 @@ from starc.compiler.options import Options
 from starc.grammar.errors import Diagnostic, StarError, render
 from starc.grammar.library import read_source
 from starc.runtime import run as runs
-from starc.runtime.corpus import VOCAB, Corpus, open_corpus
+from starc.runtime.corpus import Corpus, open_corpus
 from starc.runtime.data import Data
 from starc.runtime.device import pick_device
-from starc.runtime.generate import Sampling, decode_bytes, generate
+from starc.runtime.generate import Sampling, generate
 from starc.runtime.loader import load
 from starc.runtime.metrics import described
 from starc.runtime.recommend import recommended_settings
+from starc.runtime.tokenizer import ByteTokenizer, open_tokenizer
 from starc.runtime.train import Result, train
-
-DOCUMENT_START = b"\0"
-"""What an empty prompt becomes: the byte that ends a document in every corpus."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class Request:
     resume: bool
     save_seconds: float
     as_json: bool
+    tokenizer: str | None = None
 
 
 def train_command(request: Request) -> int:
@@ -87,21 +86,22 @@ def generate_command(
         raise _error("bad-sampling", "--temperature and --top-p must be numbers.")
     run = runs.open_run(Path(folder))
     model = runs.trained_model(run, pick_device(device))
+    tokenizer = run.tokenizer()
     given = os.fsencode(prompt)  # bytes of the command line that are no text stay as they are
     tokens = generate(
         model,
-        given or DOCUMENT_START,
+        tokenizer.encode([given])[0].tolist() or [tokenizer.end],
         count=count,
         context=run.module().CONFIG["context"],
         sampling=sampling,
         seed=seed,
-        allowed=VOCAB,
+        allowed=tokenizer.vocab,
     )
     if as_json:
-        print(json.dumps({"prompt": prompt, "text": "".join(decode_bytes(tokens))}))
+        print(json.dumps({"prompt": prompt, "text": "".join(tokenizer.decode(tokens))}))
         return
     sys.stdout.write(given.decode("utf-8", "replace"))
-    for text in decode_bytes(tokens):
+    for text in tokenizer.decode(tokens):
         sys.stdout.write(text)
         sys.stdout.flush()
     sys.stdout.write("\n")
@@ -135,7 +135,8 @@ def _begin(request: Request) -> tuple[runs.Run, Data]:
     artifact = compile_program(source, request.options)
     if artifact.warnings:
         complain(render(artifact.warnings))
-    data = open_corpus(asked.pop("data"))
+    tokenizer = None if request.tokenizer is None else open_tokenizer(request.tokenizer)
+    data = open_corpus(asked.pop("data"), tokenizer)
     settings = recommended_settings(load(artifact.text), data, asked.pop("steps"), **asked)
     data.batch(1, batch=1, length=settings.length, seed=0)  # too short a text is said before
     data.held_out("validation", length=settings.length, limit=1)  # a run is made
@@ -146,6 +147,7 @@ def _begin(request: Request) -> tuple[runs.Run, Data]:
             module_text=artifact.text,
             data_digest=data.digest,
             settings=settings,
+            tokenizer=data.tokenizer,
         )
     except OSError as error:
         reason = error.strerror or str(error)
@@ -165,23 +167,30 @@ def _resume(request: Request) -> tuple[runs.Run, Data]:
         artifact = compile_program(read_source(request.file), request.options)
         if artifact.digest != run.digest:
             different.append(f"another program than '{request.file}'")
+    if request.tokenizer is not None:
+        if open_tokenizer(request.tokenizer).digest != run.tokenizer().digest:
+            different.append(f"another tokenizer than '{request.tokenizer}'")
     if different:
         raise _error(
             "run-differs",
             f"the run in '{run.folder}' has {'; '.join(different)}.",
             "a run is resumed as it was begun; begin another with a new --out.",
         )
-    return run, open_corpus(run.settings.data)
+    return run, open_corpus(run.settings.data, run.tokenizer())
 
 
 def _description(data: Data) -> str:
     """What there is to learn from, and what a model that learns nothing of it would reach."""
     if isinstance(data, Corpus):
         return (
-            f"{len(data.train):,} bytes, {len(data.validation):,} held out, "
-            f"{data.unigram_bits():.2f} bits per byte by byte frequencies alone"
+            f"{len(data.train):,} {_unit(data)}s, {len(data.validation):,} held out, "
+            f"{data.unigram_bits():.2f} bits per byte by {_unit(data)} frequencies alone"
         )
     return f"{data.vocab:,} tokens, {1 / data.vocab:.1%} right by chance"
+
+
+def _unit(data: Corpus) -> str:
+    return "byte" if isinstance(data.tokenizer, ByteTokenizer) else "token"
 
 
 def _report(run: runs.Run, data: Data, result: Result, as_json: bool) -> int:
@@ -218,7 +227,7 @@ def _verdict(data: Data, scores: dict[str, float]) -> str:
     if isinstance(data, Corpus):
         return (
             f"{scores.get('validation_bits', math.nan):.3f} bits per byte on held-out text, "
-            f"{data.unigram_bits():.3f} by byte frequencies alone"
+            f"{data.unigram_bits():.3f} by {_unit(data)} frequencies alone"
         )
     return (
         f"{scores.get('validation_accuracy', math.nan):.1%} of held-out tokens right, loss "

@@ -27,7 +27,9 @@ def whole(name: str) -> bytes:
     )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=st.lists(st.text("ab\né✓🙂", min_size=1, max_size=40), min_size=1, max_size=30))
 def test_large_files_come_in_pieces_that_cut_no_character(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, texts: list[str]

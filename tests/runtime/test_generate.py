@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from starc.runtime.generate import Sampling, choose, decode_bytes, generate
+from starc.runtime.generate import Sampling, choose, generate
+from starc.runtime.tokenizer import ByteTokenizer
 
 
 class Successor(nn.Module):
@@ -99,9 +100,9 @@ def test_draws_follow_the_probabilities():
 
 
 def test_text_comes_when_its_bytes_are_whole():
-    pieces = list(decode_bytes("aé✓".encode()))
+    pieces = list(ByteTokenizer().decode("aé✓".encode()))
     assert pieces == ["a", "é", "✓"]
 
 
 def test_bytes_that_are_no_text_are_replaced():
-    assert "".join(decode_bytes(b"a\xffb\xe2\x9c")) == "a\ufffdb\ufffd"
+    assert "".join(ByteTokenizer().decode(b"a\xffb\xe2\x9c")) == "a\ufffdb\ufffd"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starc.grammar.errors import StarError
@@ -35,6 +35,7 @@ TRAINED = trained()
 
 
 @pytest.mark.parametrize("tokenizer", [ByteTokenizer(), TRAINED], ids=["bytes", "bpe"])
+@settings(max_examples=40, deadline=None)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8")), max_size=4))
 def test_what_goes_in_comes_out(tokenizer: ByteTokenizer | FileTokenizer, texts: list[str]):
     encoded = tokenizer.encode([text.encode() for text in texts])
