@@ -186,7 +186,7 @@ def tokenize(
     """
     if folder.exists():
         raise _error(
-            "folder-exists",
+            "would-overwrite",
             f"'{folder}' is there already.",
             "name another folder with --out, or remove that one.",
         )

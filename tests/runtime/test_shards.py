@@ -148,7 +148,7 @@ def test_a_folder_is_not_overwritten(texts: Path, tmp_path: Path):
     (tmp_path / "out").mkdir()
     with pytest.raises(StarError) as error:
         tokenize(str(texts), ByteTokenizer(), tmp_path / "out")
-    assert code_of(error) == "folder-exists"
+    assert code_of(error) == "would-overwrite"
 
 
 def test_nothing_is_left_of_what_failed(tmp_path: Path):

@@ -143,7 +143,7 @@ def test_evaluate_on_another_text(command: Command, texts: Path):
         (["tokenizer", "train", "--data", "texts", "--vocab", 9, "-o", "t.json"], "bad-vocab"),
         (["tokenizer", "train", "--data", "texts", "-o", "absent/t.json"], "cannot-write"),
         (["tokenize", "texts", "--tokenizer", "small.star", "--out", "o"], "bad-tokenizer"),
-        (["tokenize", "texts", "--out", "texts"], "folder-exists"),
+        (["tokenize", "texts", "--out", "texts"], "would-overwrite"),
         (["tokenize", "texts", "--out", "small.star/o"], "cannot-write"),
         (["tokenize", "empty", "--out", "o"], "corpus-empty"),
         (["evaluate", "absent"], "no-run"),
