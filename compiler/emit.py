@@ -99,13 +99,18 @@ def _functions(plan: FilePlan) -> list[_Piece]:
     """Functions in an order in which each stands after those it calls."""
     support: dict[str, _Piece] = {}
     own: list[_Piece] = []
+    if plan.kernels:
+        support["transformed"] = _support("transformed")
     for function in plan.functions:
         for name in required(function):
             if name not in support:
-                text = render(f"function/{name}.py.j2", name=name)
-                support[name] = _Piece(text, fixed=True)
+                support[name] = _support(name)
         own.append(_Piece(_function(function)))
     return [*support.values(), *own]
+
+
+def _support(name: str) -> _Piece:
+    return _Piece(render(f"function/{name}.py.j2", name=name), fixed=True)
 
 
 def _function(plan: FunctionPlan | MixerPlan) -> str:

@@ -27,7 +27,11 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "dplr_recurrence": (*CHUNKS, "chain_states", "dplr_step"),
     "read_before": ("wide", "as_heads"),
     # functions that lowering calls
-    "short_convolution": ("LagSum",),
+    "short_convolution": ("transformed", "LagSum"),
+    "rotate": ("transformed",),
+    "rms_norm": ("transformed",),
+    "causal_convolution": ("transformed",),
+    "experts": ("transformed",),
     "long_convolution": ("wide",),
     "implicit_filter": ("wide",),
     "ssm_filter": ("wide",),
@@ -37,8 +41,9 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     # support functions
     "step": ("as_heads",),
     "resume": ("as_heads",),
-    "ScalarRecurrence": ("carry", "sums_from_here"),
+    "ScalarRecurrence": ("over_batch", "carry", "sums_from_here"),
     "DiagonalRecurrence": (
+        "over_batch",
         "diagonal_scores",
         "add_diagonal_gradients",
         "carry",
@@ -46,11 +51,12 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     ),
     "diagonal_scores": ("lagged", "lag_entries", "neighbours", "corner_entries"),
     "add_diagonal_gradients": ("lagged", "lag_entries", "neighbours", "corner_entries"),
-    "DiagonalScores": ("diagonal_scores", "add_diagonal_gradients"),
+    "DiagonalScores": ("over_batch", "diagonal_scores", "add_diagonal_gradients"),
     "chain_states": ("StateChain",),
     "signed_scores": ("join_blocks",),
-    "DecayScan": ("carry",),
-    "SignedScan": ("carry",),
+    "StateChain": ("over_batch",),
+    "DecayScan": ("over_batch", "carry"),
+    "SignedScan": ("over_batch", "carry"),
 }
 """Template to the support functions that it always calls; one that is not here calls none."""
 
@@ -59,7 +65,8 @@ NAMES = frozenset(
     DiagonalRecurrence diagonal_scores add_diagonal_gradients lagged lag_entries neighbours
     corner_entries signed_scores join_blocks LagSum DecayScan SignedScan
     HalfRotation InterleavedRotation StateChain chain_states DiagonalScores
-    step delta_step dplr_step resume as_heads decayed multiplied""".split()
+    step delta_step dplr_step resume as_heads decayed multiplied
+    transformed over_batch""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""
 

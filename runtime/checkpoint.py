@@ -73,13 +73,18 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> Tensors:
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     """A whole checkpoint; raises StarError when it is damaged."""
+    state = load_state(path)
+    optimizer = _read(path / "optimizer.safetensors", device)
+    return Checkpoint(state.pop("step"), load_weights(path, device), optimizer, state)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The state of a checkpoint with its `step`, an int; raises StarError when it is damaged."""
     try:
-        state = json.loads((path / "state.json").read_text())
-        step = int(state.pop("step"))
+        state: dict[str, Any] = json.loads((path / "state.json").read_text())
+        return {**state, "step": int(state["step"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, f"state.json: {error}") from error
-    optimizer = _read(path / "optimizer.safetensors", device)
-    return Checkpoint(step, load_weights(path, device), optimizer, state)
 
 
 def weights_of(model: torch.nn.Module) -> Tensors:

@@ -84,15 +84,22 @@ class SingleLearner:
             total = self._backward(batches)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # singular by weights
             return [(math.nan, math.nan)]
-        clip = self.settings.clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self._parameters, clip)
+        norm = self.clip()
         loss, size = torch.stack((total, norm.to(total.dtype))).tolist()  # waits for the device
         if not not_finite(loss, size):
-            share = rate_share(self.settings, step)
-            for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
-                group["lr"] = peak * share
-            self.optimizer.step()
+            self.move(step)
         return [(loss, size)]
+
+    def clip(self) -> Tensor:
+        """Scale the gradients down to the norm that the settings allow; their norm before."""
+        return nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
+
+    def move(self, step: int) -> None:
+        """Move along the gradients, at the rate of step `step`."""
+        share = rate_share(self.settings, step)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * share
+        self.optimizer.step()
 
     def _backward(self, batches: Sequence[Batch]) -> Tensor:
         """Add the gradients of the mean loss over all scored tokens; that loss, on the device.

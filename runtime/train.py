@@ -155,7 +155,7 @@ def train(
     with torch.random.fork_rng(devices=devices), memory_errors():
         torch.manual_seed(settings.seed)
         learner = build(data.adapt(run.module().Model()), settings, place)
-        keeper = _Keeper(run, learner, place)
+        keeper = Keeper(run, learner, place)
         course = keeper.restore()
         if not course.running:  # it had ended, and would end there again
             return _result(course, 0.0)
@@ -192,7 +192,7 @@ def _result(course: Course, seconds: float) -> Result:
     return Result(course.status, course.step, course.loss, course.score, seconds, course.reason)
 
 
-class _Keeper:
+class Keeper:
     """The checkpoints of a run."""
 
     def __init__(self, run: Run, learner: Learner, device: torch.device) -> None:
