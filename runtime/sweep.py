@@ -92,9 +92,9 @@ def sweep(
 
     The way to train them is the fastest of those that are measured at the beginning, unless one is
     given; it is recorded in `sweep.json` and kept when the sweep goes on. Points that have ended
-    are not trained again; those of an interrupted sweep go on from their checkpoints. Raises StarError
-    for points that are given twice, for a folder that holds other runs, and as `train` does;
-    OSError when the folder cannot be written.
+    are not trained again; those of an interrupted sweep go on from their checkpoints. Raises
+    StarError for points that are given twice, for a folder that holds other runs, and as `train`
+    does; OSError when the folder cannot be written.
     """
     if len({point.folder for point in points}) < len(points):
         raise _error("point-twice", "a point of the sweep is given twice.")

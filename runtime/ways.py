@@ -85,8 +85,6 @@ def decide(
     data: Data,
     device: torch.device,
     workers: Callable[[int], Workers],
-    *,
-    worth: float = WORTH,
 ) -> Decision:
     """The fastest way to train runs that differ in rates, decays and seeds.
 
@@ -112,10 +110,10 @@ def decide(
         else:
             seconds[way.name] = min(found, seconds.get(way.name, math.inf))
 
-    trial = _Trial(runs[:1], data, device)
+    trial = Trial(runs[:1], data, device)
     stack = min(len(runs), _that_fit(trial.memory, device))
     stacked = Way(1, stack)
-    many: _Trial | None = None
+    many: Trial | None = None
     for _ in range(_ROUNDS):
         seconds[alone.name] = min(trial.time(), seconds.get(alone.name, math.inf))
         if stack == 1:
@@ -124,7 +122,7 @@ def decide(
 
             def time_stack() -> float:
                 nonlocal many
-                many = many or _Trial(runs[:stack], data, device, like=trial)
+                many = many or Trial(runs[:stack], data, device, like=trial)
                 return many.time()
 
             consider(stacked, time_stack)
@@ -133,7 +131,7 @@ def decide(
         left = sum(run.settings.steps for run in runs) * seconds[alone.name]
         if device.type != "cpu":
             left_out[way.name] = "a device is best used by one process"
-        elif left < worth:
+        elif left < WORTH:
             left_out[way.name] = f"the sweep takes {left:.0f} seconds: too little to start them"
         elif way.stack > 1 and seconds.get(stacked.name, math.inf) > seconds[alone.name]:
             left_out[way.name] = "stacking is slower here"
@@ -159,14 +157,26 @@ def time_steps(
 ) -> float:
     """What a worker does to be timed: seconds per step and point of a group of points."""
     runs = [open_run(folder) for folder in folders]
-    return _Trial(runs, data, torch.device(runs[0].settings.device)).time()
+    return Trial(runs, data, torch.device(runs[0].settings.device)).time()
 
 
-class _Trial:
+def time_processor(
+    folders: Sequence[Path],
+    data: Data,
+    say: Callable[[Any], None],
+    stopped: Callable[[], bool],
+) -> tuple[float, float]:
+    """The same and, second, in seconds of the processor's time, for a machine that others use."""
+    runs = [open_run(folder) for folder in folders]
+    trial = Trial(runs, data, torch.device(runs[0].settings.device))
+    return trial.time(), trial.time(time.process_time)
+
+
+class Trial:
     """A learner of some runs, to be timed and thrown away."""
 
     def __init__(
-        self, runs: Sequence[Run], data: Data, device: torch.device, like: _Trial | None = None
+        self, runs: Sequence[Run], data: Data, device: torch.device, like: Trial | None = None
     ) -> None:
         settings = runs[0].settings
         batch = data.batch(1, batch=settings.batch, length=settings.length, seed=settings.seed)
@@ -192,13 +202,13 @@ class _Trial:
         if like is not None and not math.isclose(self.loss, like.loss, rel_tol=CLOSE):
             raise ValueError(f"its loss is {self.loss:.4f}, and {like.loss:.4f} alone")
 
-    def time(self) -> float:
+    def time(self, clock: Callable[[], float] = time.perf_counter) -> float:
         """Seconds per step and point, best of a few; a step ends when its loss is known."""
         best = math.inf
         for step in range(_STEPS):
-            began = time.perf_counter()
+            began = clock()
             self._learner.take(self._batches, 2 + step)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, clock() - began)
         return best / self.points
 
 

@@ -50,9 +50,12 @@ class Workers:
             )
             for _ in range(count)
         ]
+        self._listeners = []
         for i, process in enumerate(self._processes):
             assert process.stdout is not None
-            threading.Thread(target=self._listen, args=(i, process.stdout), daemon=True).start()
+            listener = threading.Thread(target=self._listen, args=(i, process.stdout), daemon=True)
+            listener.start()
+            self._listeners.append(listener)
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -74,8 +77,8 @@ class Workers:
                 process.stdin.close()
             except OSError:
                 pass  # it is gone already
-        for process in self._processes:
-            process.wait()
+        for listener in self._listeners:  # each waits for the end of its process
+            listener.join()
 
     def call(self, worker: int, function: str, *arguments: Any) -> None:
         """Have a worker call `module:function` of starc; its messages tell how that goes.
@@ -124,8 +127,9 @@ class Workers:
             pass  # it is gone, which its listener says
 
     def _listen(self, worker: int, stream: IO[bytes]) -> None:
-        for kind, value in _read(stream):
-            self._messages.put(Message(worker, kind, value))
+        with stream:
+            for kind, value in _read(stream):
+                self._messages.put(Message(worker, kind, value))
         status = self._processes[worker].wait()
         self._messages.put(Message(worker, "gone", f"a worker ended with status {status}"))
 
