@@ -113,13 +113,15 @@ def llama_step(shape: Shape, data: Task) -> Callable[[], None]:
     return step
 
 
-def best(step: Callable[[], None], clock: Callable[[], float], steps: int = 3) -> float:
-    found = math.inf
+def timed(step: Callable[[], None], steps: int = 2) -> tuple[float, float]:
+    """Seconds of the clock and of the processor, best of some steps."""
+    wall, processor = math.inf, math.inf
     for _ in range(steps):
-        began = clock()
+        began = time.perf_counter(), time.process_time()
         step()
-        found = min(found, clock() - began)
-    return found
+        wall = min(wall, time.perf_counter() - began[0])
+        processor = min(processor, time.process_time() - began[1])
+    return wall, processor
 
 
 def measure(shape: Shape, rounds: int, workers: Workers) -> dict[str, tuple[float, float]]:
@@ -138,16 +140,12 @@ def measure(shape: Shape, rounds: int, workers: Workers) -> dict[str, tuple[floa
         alone, stack = Trial(runs[:1], data, CPU), Trial(runs, data, CPU)
         share = -(-len(GRID) // len(workers))
         for _ in range(rounds):
-            note(
-                "transformers, one after another",
-                best(plain, time.perf_counter),
-                best(plain, time.process_time),
-            )
-            note("one after another", alone.time(), alone.time(time.process_time))
-            note("6 stacked", stack.time(), stack.time(time.process_time))
+            note("transformers, one after another", *timed(plain))
+            note("one after another", *alone.time())
+            note("6 stacked", *stack.time())
             for count in (1, share):
                 folders = [run.folder for run in runs[:count]]
-                both = workers.answers("starc.runtime.ways:time_processor", folders, data)
+                both = workers.answers("starc.runtime.ways:time_steps", folders, data)
                 wall = max(w for w, _ in both) / len(workers)
                 inside = "one after another" if count == 1 else f"{count} stacked"
                 name = f"{inside} in each of {len(workers)} processes"

@@ -35,7 +35,7 @@ WORTH = 60.0
 CLOSE = 1e-2
 """How far the first loss in a stack may be from that alone, relative to it."""
 
-_ROUNDS, _STEPS = 2, 3
+_ROUNDS, _STEPS = 2, 2
 _MEMORY_SHARE = 0.5
 
 
@@ -115,7 +115,7 @@ def decide(
     stacked = Way(1, stack)
     many: Trial | None = None
     for _ in range(_ROUNDS):
-        seconds[alone.name] = min(trial.time(), seconds.get(alone.name, math.inf))
+        seconds[alone.name] = min(trial.time()[0], seconds.get(alone.name, math.inf))
         if stack == 1:
             left_out[Way(1, len(runs)).name] = "the device has too little memory"
         elif stacked.name not in left_out:
@@ -123,7 +123,7 @@ def decide(
             def time_stack() -> float:
                 nonlocal many
                 many = many or Trial(runs[:stack], data, device, like=trial)
-                return many.time()
+                return many.time()[0]
 
             consider(stacked, time_stack)
     many = None
@@ -140,7 +140,7 @@ def decide(
             def time_workers(way: Way = way) -> float:
                 folders = [run.folder for run in runs[: way.stack]]
                 call = ("starc.runtime.ways:time_steps", folders, data)
-                slowest: float = max(workers(way.workers).answers(*call))
+                slowest: float = max(found for found, _ in workers(way.workers).answers(*call))
                 return slowest / way.workers
 
             for _ in range(_ROUNDS):
@@ -154,22 +154,10 @@ def time_steps(
     data: Data,
     say: Callable[[Any], None],
     stopped: Callable[[], bool],
-) -> float:
-    """What a worker does to be timed: seconds per step and point of a group of points."""
+) -> tuple[float, float]:
+    """What a worker does to be timed: `Trial.time` of a group of points."""
     runs = [open_run(folder) for folder in folders]
     return Trial(runs, data, torch.device(runs[0].settings.device)).time()
-
-
-def time_processor(
-    folders: Sequence[Path],
-    data: Data,
-    say: Callable[[Any], None],
-    stopped: Callable[[], bool],
-) -> tuple[float, float]:
-    """The same and, second, in seconds of the processor's time, for a machine that others use."""
-    runs = [open_run(folder) for folder in folders]
-    trial = Trial(runs, data, torch.device(runs[0].settings.device))
-    return trial.time(), trial.time(time.process_time)
 
 
 class Trial:
@@ -202,14 +190,18 @@ class Trial:
         if like is not None and not math.isclose(self.loss, like.loss, rel_tol=CLOSE):
             raise ValueError(f"its loss is {self.loss:.4f}, and {like.loss:.4f} alone")
 
-    def time(self, clock: Callable[[], float] = time.perf_counter) -> float:
-        """Seconds per step and point, best of a few; a step ends when its loss is known."""
-        best = math.inf
+    def time(self) -> tuple[float, float]:
+        """Seconds per step and point, of the clock and of the processor, best of a few steps.
+
+        A step ends when its loss is known.
+        """
+        best = [math.inf, math.inf]
         for step in range(_STEPS):
-            began = clock()
+            began = time.perf_counter(), time.process_time()
             self._learner.take(self._batches, 2 + step)
-            best = min(best, clock() - began)
-        return best / self.points
+            ended = time.perf_counter(), time.process_time()
+            best = [min(*pair) for pair in zip(best, map(float.__sub__, ended, began), strict=True)]
+        return best[0] / self.points, best[1] / self.points
 
 
 class _Saved:
@@ -229,11 +221,11 @@ class _Saved:
 
     def __enter__(self) -> _Saved:
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
-        self._hooks.__enter__()  # type: ignore[no-untyped-call]
+        self._hooks.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._hooks.__exit__(*error)  # type: ignore[no-untyped-call]
+        self._hooks.__exit__(*error)
 
 
 def _with_processes(points: int, stacked: Way) -> list[Way]:
