@@ -1,4 +1,4 @@
-"""Generated modules under torch.func: several of one kind at once, and gradients of each example."""
+"""Generated modules under torch.func: several of one kind at once, gradients of each example."""
 
 from __future__ import annotations
 
