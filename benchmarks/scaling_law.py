@@ -3,7 +3,8 @@
 Run from the repository: `python benchmarks/scaling_law.py`. The table is printed and written to
 benchmarks/results/scaling_law.md; a call that was stopped goes on where it was. Toy budgets
 prove that the machinery works, from plan to fit. They prove no law: models this small are mostly
-embedding, see a few million bytes, and their optimum is set by warm-up and depth as much as by size.
+embedding, see a few million bytes, and their optimum is set by warm-up and depth as much as by
+size.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ for name, command in (
     ("distill", models.distill_),
     ("sample", evolution.sample),
     ("mad", experiments.mad),
+    ("scale", experiments.scale),
 ):
     app.command(name)(command)
 

@@ -1,15 +1,16 @@
-"""Commands that run experiments on programs: mad.
+"""Commands that run experiments on programs: mad, scale.
 
 Owns: their arguments and help. Refuses: heavy imports at the top, and the work itself.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from starc.cli.arguments import Json, ModelName, Set, options_of
+from starc.cli.arguments import LARGE, Files, Json, ModelName, Set, options_of
 
 
 def mad(
@@ -74,5 +75,108 @@ def mad(
         verbose=verbose,
     )
     status = mad_command(request)
+    if status:
+        raise typer.Exit(status)
+
+
+def scale(
+    files: Files,
+    budgets: Annotated[
+        str, typer.Option(metavar="C1,C2,...", help="Operations; or FIRST:LAST:COUNT.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(metavar="PATH|stdlib", help="A text, a folder of texts, or Python's library."),
+    ] = "stdlib",
+    sizes: Annotated[int, typer.Option(min=1, max=50, help="Models per budget.")] = 5,
+    span: Annotated[float, typer.Option(help="Largest model of a budget over smallest.")] = 16.0,
+    length: Annotated[int, typer.Option(min=1, help="Tokens of a sequence.")] = 256,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Sequences a step; default: about 300 steps.")
+    ] = None,
+    vocab: Annotated[int | None, typer.Option(min=1, help="Default: the data's.")] = None,
+    aspect: Annotated[int, typer.Option(min=1, help="Channels of width per unit.")] = 32,
+    ratio: Annotated[float, typer.Option(help="Tokens per parameter of the middle model.")] = 20.0,
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where runs go.")] = "runs/scale",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print models, tokens, operations and hours.")
+    ] = False,
+    device_name: Annotated[
+        str, typer.Option(metavar="NAME", help="For --dry-run: H100, A100, ..., or cpu: measured.")
+    ] = "H100",
+    predict: Annotated[
+        str | None, typer.Option(metavar="C1,C2,...", help="Budgets to predict an optimum for.")
+    ] = None,
+    state: Annotated[
+        bool, typer.Option("--state", help="Loss against the total state, too.")
+    ] = False,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A picture: .png, .svg or .pdf.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Peak learning rate; default: falls with width.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGE, help="Weights and batches.")] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(metavar="auto|fp32|bf16", help="Default: the faster one, for all.")
+    ] = "auto",
+    save_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Seconds between checkpoints.")
+    ] = 60.0,
+    validation_tokens: Annotated[
+        int, typer.Option(min=1, help="Held-out tokens that all are judged on.")
+    ] = 65_536,
+    model: ModelName = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Train programs at many sizes over compute budgets, and fit their scaling laws.
+
+    The same command goes on where it was stopped. docs/scaling.md says how sizes are chosen.
+
+    \b
+    Example: starc scale hybrid.star --budgets 1e11,3e11,1e12 --out runs/scale --plot law.png
+
+    \b
+    How long it takes: starc scale hybrid.star --budgets 1e18:1e20:5 --dry-run --device-name H100
+    """
+    from starc.cli.scaling import Order, scale_command
+    from starc.scaling_plan import parse_budgets
+
+    plan = {
+        "budgets": parse_budgets(budgets),
+        "sizes": sizes,
+        "span": span,
+        "length": length,
+        "batch": batch,
+        "aspect": aspect,
+        "ratio": ratio,
+    }
+    choices = {
+        "learning_rate": lr,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "validation_tokens": validation_tokens,
+        "save_seconds": save_seconds,
+    }
+    status = scale_command(
+        Order(
+            files,
+            options_of(model, set_),
+            plan,
+            vocab,
+            data,
+            Path(out),
+            dry_run,
+            device_name,
+            parse_budgets(predict) if predict else (),
+            state,
+            Path(plot) if plot else None,
+            as_json,
+            choices,
+        )
+    )
     if status:
         raise typer.Exit(status)
