@@ -119,7 +119,7 @@ def execute(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Record
     Raises StarError as training does, and OSError when the folder cannot be written.
     """
     began = time.monotonic()
-    data = _Watched(_task(job.profile, job.spec.anywhere), job.profile)
+    data = Watched(_task(job.profile, job.spec.anywhere), job.profile)
     run = _opened(job, data)
     result = train(run, data, should_stop=should_stop, build=_learner(job.profile))
     if result.status == "interrupted":
@@ -141,7 +141,7 @@ def execute(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Record
     return record
 
 
-class _Watched:
+class Watched:
     """A task as the protocol has it learnt and validated, that times its own work."""
 
     def __init__(self, task: Task, profile: Profile) -> None:
@@ -216,7 +216,7 @@ def _task(profile: Profile, spec: Spec) -> Task:
     return profile.task(spec)
 
 
-def _opened(job: Job, data: _Watched) -> Run:
+def _opened(job: Job, data: Watched) -> Run:
     if runs.exists(job.folder):
         return runs.open_run(job.folder)
     artifact = artifact_for(job.source, job.options, data.task)
@@ -229,7 +229,7 @@ def _opened(job: Job, data: _Watched) -> Run:
     )
 
 
-def _trained(run: Run, data: _Watched) -> nn.Module:
+def _trained(run: Run, data: Watched) -> nn.Module:
     device = pick_device(run.settings.device)
     path = checkpoint.latest(run.checkpoints)
     assert path is not None  # `train` saves at the end

@@ -25,7 +25,7 @@ from starc.grammar.source import Source
 ADJUSTED = ("state", "order", "heads", "head")
 """Names of arguments that change the state, in the order in which they are tried."""
 
-TOLERANCE = 0.1
+TOLERANCE = 0.125
 """How far from the total that is asked for a program may be, as a share of it."""
 
 _MOST = 4096
@@ -42,7 +42,7 @@ def state_elements(source: Source, options: Options) -> tuple[int, bool]:
 def with_state(source: Source, options: Options, total: int) -> Source:
     """A fitted program whose states have about `total` elements together, all units counted.
 
-    Raises StarError `state-not-reachable` when no value of an argument comes within a tenth of it.
+    Raises StarError `state-not-reachable` when no value of an argument is within an eighth of it.
     """
     options = _plain(options)
     now, fixed = state_elements(source, options)

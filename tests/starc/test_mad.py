@@ -15,14 +15,19 @@ from typing import Any
 
 import pytest
 
+from starc.compiler.driver import resolve_source
+from starc.compiler.options import Options
 from starc.grammar.errors import StarError
 from starc.grammar.source import Source
 from starc.mad import PROFILES, Judgement, Profile, judge, read_judgements
 from starc.mad import judging as judging_module
 from starc.mad.judging import Done
 from starc.mad.profiles import Spec, TaskPlan
+from starc.mad.programs import fitted
 from starc.mad.results import TOTAL, Spread, check_comparable, orderings, protocol_of
-from starc.mad.runs import Figures, Record, record_of
+from starc.mad.runs import Figures, Record, Watched, record_of
+from starc.mad.states import state_elements, with_state
+from starc.runtime.data import IGNORED
 from starc.runtime.tasks import MAD
 
 Command = Callable[..., Any]
@@ -306,3 +311,47 @@ def test_a_killed_command_goes_on(small: Path, killed: list[subprocess.Popen[byt
     assert first.stat().st_mtime_ns == stamp
     (judgement,) = read_judgements(Path("out"))
     assert judgement.complete
+
+
+# --- programs ------------------------------------------------------------------------------------
+
+RECURRENT = """\
+use std.linear.gla
+model recurrent { vocab = 64 width = 32 context = 64 backbone { repeat 2 { gla(heads = 2) } } }
+"""
+
+
+def test_states_are_brought_to_a_total_by_an_argument_of_units():
+    given = Source("recurrent.star", RECURRENT)
+    assert state_elements(given, Options()) == (2 * 2 * 8 * 16, True)
+    wanted = with_state(given, Options(), 128)
+    assert state_elements(wanted, Options()) == (128, True)
+    assert "gla(heads = 8)" in wanted.text
+    assert with_state(given, Options(), 500) is given  # near enough
+    with pytest.raises(StarError, match="the nearest total is"):
+        with_state(given, Options(), 5)
+    growing = Source("attention.star", RECURRENT.replace("linear.gla", "attention.mha"))
+    growing = Source(growing.name, growing.text.replace("gla(", "mha("))
+    assert with_state(growing, Options(), 128) is growing  # it keeps every token
+
+
+def test_programs_get_the_size_and_the_settings_of_the_protocol():
+    given = Source("recurrent.star", RECURRENT)
+    paper, _ = resolve_source(fitted(given, Options(), PAPER), Options())
+    assert (paper.width, paper.head.bias, paper.embedding.tied) == (128, True, False)
+    quick, _ = resolve_source(fitted(given, Options(), QUICK), Options())
+    assert (quick.width, quick.head.bias, quick.embedding.scale) == (64, False, 50)
+    asgiven = replace(QUICK, width=0, units=0)
+    assert resolve_source(fitted(given, Options(), asgiven), Options())[0].width == 32
+
+
+def test_keys_are_no_targets_where_only_answers_are_learnt():
+    (recall,) = QUICK.specs(("in-context-recall",), (0,))
+    task = QUICK.task(recall)
+    _, targets = Watched(task, QUICK).batch(1, batch=8, length=32, seed=0)
+    _, all_targets = Watched(task, STANDARD).batch(1, batch=8, length=32, seed=0)
+    keys = task.ids["keys"]
+    assert not ((targets >= keys.start) & (targets < keys.stop)).any()
+    assert (targets[targets != IGNORED] == all_targets[targets != IGNORED]).all()
+    assert (targets == IGNORED).any()
+    assert not (all_targets == IGNORED).any()
