@@ -56,14 +56,29 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         write_folder_atomic(path, fill)
     for other in folder.iterdir():
         if other != path:
-            shutil.rmtree(other, ignore_errors=True)
+            remove(other)
     return path
+
+
+def all_in(*folders: Path) -> list[Path]:
+    """The checkpoints in some folders, newest first."""
+    found = (path for folder in folders for path in folder.glob("step-*"))
+    return sorted((path for path in found if _FOLDER.fullmatch(path.name)), key=step_of)[::-1]
 
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint in `folder`, or None."""
-    found = [path for path in folder.glob("step-*") if _FOLDER.fullmatch(path.name)]
-    return max(found, key=lambda path: int(path.name[5:]), default=None)
+    return next(iter(all_in(folder)), None)
+
+
+def step_of(path: Path) -> int:
+    """The step that the checkpoint at `path` was saved after."""
+    return int(path.name[5:])
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, as far as that can be done."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def load_weights(path: Path, device: torch.device | str = "cpu") -> Tensors:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from starc.grammar.errors import Diagnostic, StarError
 from starc.runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
 
 
 class Metrics:
-    """An open record of one course, cut to what was there after `step` steps; raises OSError."""
+    """An open record of one course, cut to what was there after `step` steps.
 
-    def __init__(self, path: Path, step: int) -> None:
+    With a `board`, TensorBoard finds the same figures in that folder. Raises OSError, and StarError
+    where there is no TensorBoard.
+    """
+
+    def __init__(self, path: Path, step: int, board: Path | None = None) -> None:
         self.path = path
+        self._board = None if board is None else _writer(board, step)
         _cut(path, step)
 
     def __enter__(self) -> Metrics:
@@ -38,6 +44,8 @@ class Metrics:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        if self._board is not None:
+            self._board.close()
 
     def record(self, progress: Progress) -> None:
         """Write what a step came to, what its validation did, and why it was the last, if so."""
@@ -66,6 +74,12 @@ class Metrics:
     def _write(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
+        if self._board is not None:
+            for name, value in entry.items():
+                if name != "step" and isinstance(value, int | float):
+                    group = "validation" if name.startswith("validation_") else "training"
+                    tag = f"{group}/{name.removeprefix('validation_')}"
+                    self._board.add_scalar(tag, value, entry["step"])
 
 
 def described(score: Score, bytes_per_token: float) -> dict[str, float]:
@@ -77,6 +91,21 @@ def described(score: Score, bytes_per_token: float) -> dict[str, float]:
         "validation_bits": score.bits_per_byte(bytes_per_token),
     }
     return {name: value for name, value in named.items() if not math.isnan(value)}
+
+
+def _writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise StarError(
+            Diagnostic(
+                "no-tensorboard",
+                "the metrics cannot be written for TensorBoard: it is not installed.",
+                hint="pip install 'starc[tensorboard]'; metrics.jsonl is written in any case.",
+            )
+        ) from error
+    # Steps after the checkpoint that an earlier process wrote are taken again.
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def _cut(path: Path, step: int) -> None:

@@ -6,7 +6,8 @@
     RUN/config.json       all settings, versions and the digest of the data: what resuming needs
     RUN/metrics.jsonl     a line per step and per validation
     RUN/checkpoint/       the newest checkpoint
-    RUN/stable/           of schedule "wsd": the last checkpoint before the decay
+    RUN/stable/           of schedule "wsd": the checkpoint before the decay
+    RUN/tensorboard/      where it was asked for: the metrics as TensorBoard reads them
 
 Owns: making, opening and describing that folder.
 Refuses: training.
@@ -15,7 +16,7 @@ Refuses: training.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ import torch
 from starc import __version__
 from starc.grammar.errors import Diagnostic, StarError
 from starc.runtime import checkpoint
+from starc.runtime.data import Data
 from starc.runtime.files import write_atomic
 from starc.runtime.loader import Generated, load
 from starc.runtime.optim import BASE_WIDTH
+from starc.runtime.schedule import stable_until
 from starc.runtime.tokenizer import ByteTokenizer, Tokenizer, open_tokenizer
 
 _TOKENIZER = "tokenizer.json"
@@ -93,6 +96,10 @@ class Run:
     @property
     def stable(self) -> Path:
         return self.folder / "stable"
+
+    @property
+    def board(self) -> Path:
+        return self.folder / "tensorboard"
 
     def module(self) -> Generated:
         """The generated module; raises StarError when it is damaged."""
@@ -168,8 +175,43 @@ def open_run(folder: Path) -> Run:
     return Run(folder, name, digest, data, settings)
 
 
-def trained_model(run: Run, device: torch.device | str = "cpu") -> torch.nn.Module:
-    """The model of a run with its newest weights, in evaluation mode.
+def extend(run: Run, steps: int) -> Run:
+    """The run with another budget of steps, recorded; the same run when it has that one.
+
+    A schedule that has not looked at the budget yet goes on from its newest such checkpoint, so
+    that the run becomes the one that it would be had it been begun with `steps`, if that decays no
+    earlier. Raises StarError for a cosine, and for a budget that is spent.
+    """
+    settings = run.settings
+    if steps == settings.steps:
+        return run
+    if settings.schedule == "cosine":
+        raise _error(
+            "run-differs",
+            f"the run in '{run.folder}' has steps {settings.steps}, not {steps}: a cosine decays "
+            "over the whole budget.",
+            "begin another with a new --out; with --schedule wsd a run can get another budget.",
+        )
+    found = map(checkpoint.step_of, checkpoint.all_in(run.checkpoints, run.stable))
+    reached = max((step for step in found if step <= stable_until(settings)), default=0)
+    if steps <= reached:
+        raise _error(
+            "run-differs",
+            f"the run in '{run.folder}' has taken {reached:,} steps already, not less than "
+            f"{steps:,}.",
+            "give more --steps, or begin another with a new --out.",
+        )
+    longer = replace(run, settings=replace(settings, steps=steps, decay_after=reached))
+    path = run.folder / "config.json"
+    config = {**json.loads(path.read_text()), "settings": asdict(longer.settings)}
+    write_atomic(path, (json.dumps(config, indent=2) + "\n").encode())
+    return longer
+
+
+def trained_model(
+    run: Run, device: torch.device | str = "cpu", data: Data | None = None
+) -> torch.nn.Module:
+    """The model of a run with its newest weights, in evaluation mode, with the head of `data`.
 
     Raises StarError when there is no checkpoint yet or it is damaged.
     """
@@ -180,7 +222,8 @@ def trained_model(run: Run, device: torch.device | str = "cpu") -> torch.nn.Modu
             f"the run in '{run.folder}' has no checkpoint yet.",
             f"train it with 'starc train --resume --out {run.folder}'.",
         )
-    model = run.module().Model().to(device)
+    model = run.module().Model()
+    model = (model if data is None else data.adapt(model)).to(device)
     checkpoint.restore_weights(model, checkpoint.load_weights(path, device), path)
     return model.eval()
 

@@ -134,13 +134,15 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     save_seconds: float = 60.0,
     save_steps: int | None = None,
+    tensorboard: bool = False,
     build: Callable[[torch.nn.Module, Settings, torch.device], Learner] = SingleLearner,
 ) -> Result:
     """Train a run to its last step, or until `should_stop()`, going on from its newest checkpoint.
 
     Saves every `save_seconds` (and every `save_steps` steps), and at the end in any case. `build`
     makes the learner from the model with the data's head. Raises StarError for data that changed, a
-    damaged checkpoint, or too little memory; OSError when the folder cannot be written.
+    damaged checkpoint, too little memory, or TensorBoard where there is none; OSError when the
+    folder cannot be written.
     """
     if data.digest != run.data_digest:
         raise StarError(
@@ -161,7 +163,8 @@ def train(
             return _result(course, 0.0)
         saved = time.monotonic()
 
-        with Metrics(run.metrics_path, course.step) as metrics:
+        board = run.board if tensorboard else None
+        with Metrics(run.metrics_path, course.step, board) as metrics:
 
             def after(progress: Progress) -> None:
                 nonlocal saved
@@ -203,14 +206,35 @@ class Keeper:
         slots[_RANDOM + "/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             slots[_RANDOM + "/cuda"] = torch.cuda.get_rng_state(self.device)
-        state = {**course.state(), "budget": self.run.settings.steps}
+        state = {**course.state(), "budget": self._budget()}
         checkpoint.save(folder, Checkpoint(course.step, weights, slots, state))
 
     def restore(self) -> Course:
-        """Take up the newest checkpoint that is on the way to the run's last step, if any."""
-        path = checkpoint.latest(self.run.checkpoints)
+        """Take up the newest checkpoint that is on the way to the run's last step, if any.
+
+        Of a run that got another budget, what had decayed for the old one is removed.
+        """
+        found = checkpoint.all_in(self.run.checkpoints, self.run.stable)
+        path = next(filter(self._leads_on, found), None)
+        for other in found[: found.index(path) if path else None]:
+            checkpoint.remove(other)
         if path is None:
             return Course()
+        course = self._load(path)
+        if self.run.settings.schedule == "wsd" and course.step == stable_until(self.run.settings):
+            self.save(course, self.run.stable)
+        return course
+
+    def _leads_on(self, path: Path) -> bool:
+        settings = self.run.settings
+        if settings.schedule == "cosine" or checkpoint.step_of(path) <= stable_until(settings):
+            return True
+        return bool(checkpoint.load_state(path).get("budget") == self._budget())
+
+    def _budget(self) -> list[int]:
+        return [self.run.settings.steps, self.run.settings.decay_after]
+
+    def _load(self, path: Path) -> Course:
         stored = checkpoint.load(path, self.device)
         random = {key: stored.optimizer.pop(f"{_RANDOM}/{key}", None) for key in ("cpu", "cuda")}
         self.learner.restore(stored.weights, stored.optimizer, path)

@@ -62,6 +62,24 @@ def train(
         str | None,
         typer.Option(metavar="auto|fp32|bf16", help="Default: the faster one here, measured."),
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(metavar="cosine|wsd|constant", help="Of the learning rate; default cosine."),
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts of a batch, computed one after the other.")
+    ] = None,
+    stop_accuracy: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Stop when so much of the held-out data is right."),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after so many validations without a lower loss."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write RUN/tensorboard as well.")
+    ] = False,
     save_seconds: Annotated[
         float, typer.Option(min=0.0, help="Seconds between checkpoints.")
     ] = 60.0,
@@ -93,6 +111,10 @@ def train(
         "seed": seed,
         "device": device,
         "precision": precision,
+        "schedule": schedule,
+        "accumulate": accumulate,
+        "stop_accuracy": stop_accuracy,
+        "patience": patience,
     }
     options = options_of(model, set_)
     status = train_command(
@@ -105,6 +127,7 @@ def train(
             save_seconds=save_seconds,
             as_json=as_json,
             tokenizer=tokenizer,
+            tensorboard=tensorboard,
         )
     )
     if status:

@@ -46,6 +46,7 @@ class Request:
     asked: dict[str, Any]
     resume: bool
     save_seconds: float
+    tensorboard: bool
     as_json: bool
     tokenizer: str | None = None
 
@@ -67,6 +68,7 @@ def train_command(request: Request) -> int:
             observe=display,
             should_stop=lambda: bool(stop),
             save_seconds=request.save_seconds,
+            tensorboard=request.tensorboard,
         )
     return _report(run, data, result, request.as_json)
 
@@ -157,6 +159,7 @@ def _begin(request: Request) -> tuple[runs.Run, Data]:
 
 def _resume(request: Request) -> tuple[runs.Run, Data]:
     run = runs.open_run(Path(request.out))
+    steps = request.asked.pop("steps")
     recorded = asdict(run.settings)
     different = [
         f"{name} {recorded[name]}, not {value}"
@@ -176,6 +179,8 @@ def _resume(request: Request) -> tuple[runs.Run, Data]:
             f"the run in '{run.folder}' has {'; '.join(different)}.",
             "a run is resumed as it was begun; begin another with a new --out.",
         )
+    if steps is not None:
+        run = runs.extend(run, steps)
     return run, open_corpus(run.settings.data, run.tokenizer())
 
 
