@@ -68,16 +68,18 @@ def recommended_settings(
             "leave --lr out for a rate that fits the width.",
         )
     length = length or min(config["context"], 512)
-    if not text:  # a task's examples are as long as they are
+    longest = length
+    if not text:  # a task's examples are as long as they are, and those of its test may be longer
         length = data.batch(1, batch=1, length=length, seed=seed)[0].shape[1]
-    if length > config["context"]:
+        longest = data.held_out("test", length=length, limit=1)[0].shape[1]
+    if longest > config["context"]:
         raise _error(
             "length-beyond-context",
-            f"the length {length:,} is beyond the model's context of {config['context']:,}.",
+            f"the length {longest:,} is beyond the model's context of {config['context']:,}.",
             (
                 f"give --length {config['context']} or less."
                 if text
-                else f"give --set context={length}, or a shorter task."
+                else f"give --set context={longest}, or a shorter task."
             ),
         )
     batch = batch or (max(1, 4096 // length) if text else 128)

@@ -206,7 +206,8 @@ class Keeper:
         slots[_RANDOM + "/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             slots[_RANDOM + "/cuda"] = torch.cuda.get_rng_state(self.device)
-        state = {**course.state(), "budget": self._budget()}
+        stable = course.step <= stable_until(self.run.settings)
+        state = {**course.state(), "stable": stable, "budget": self._budget()}
         checkpoint.save(folder, Checkpoint(course.step, weights, slots, state))
 
     def restore(self) -> Course:
@@ -226,10 +227,12 @@ class Keeper:
         return course
 
     def _leads_on(self, path: Path) -> bool:
-        settings = self.run.settings
-        if settings.schedule == "cosine" or checkpoint.step_of(path) <= stable_until(settings):
+        """Whether training to the run's last step passes through a checkpoint."""
+        if self.run.settings.schedule == "cosine":
             return True
-        return bool(checkpoint.load_state(path).get("budget") == self._budget())
+        state = checkpoint.load_state(path)
+        stable = bool(state.get("stable")) and state["step"] <= stable_until(self.run.settings)
+        return stable or state.get("budget") == self._budget()
 
     def _budget(self) -> list[int]:
         return [self.run.settings.steps, self.run.settings.decay_after]

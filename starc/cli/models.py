@@ -33,8 +33,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH|stdlib|hf:NAME",
-            help="A text, a folder of texts or of tokens, Python's library, a data set.",
+            metavar="PATH|stdlib|hf:NAME|task:NAME",
+            help="A text, a folder of texts or of tokens, Python's library, a data set, a task.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -44,7 +44,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, max=2**31, help="Sequences a step; default: 4,096 tokens a step."),
+        typer.Option(
+            min=1, max=2**31, help="Sequences a step; default: 4,096 tokens, 128 of a task."
+        ),
     ] = None,
     length: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a sequence; default: context, at most 512.")
@@ -90,9 +92,10 @@ def train(
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Train a program on text.
+    """Train a program on text, or on a synthetic task.
 
     The run is saved as it goes, and on Ctrl-C; --resume goes on exactly where it stopped.
+    docs/training.md describes runs, schedules and tasks.
 
     \b
     Example: starc train hybrid.star --data stdlib --steps 1000 --out runs/hybrid

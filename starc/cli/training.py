@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,13 +25,15 @@ from starc.compiler.options import Options
 from starc.grammar.errors import Diagnostic, StarError, render
 from starc.grammar.library import read_source
 from starc.runtime import run as runs
-from starc.runtime.corpus import Corpus, open_corpus
+from starc.runtime.corpus import Corpus
 from starc.runtime.data import Data
 from starc.runtime.device import pick_device
 from starc.runtime.generate import Sampling, generate
 from starc.runtime.loader import load
 from starc.runtime.metrics import described
 from starc.runtime.recommend import recommended_settings
+from starc.runtime.sources import TASK, open_data
+from starc.runtime.tasks import Task
 from starc.runtime.tokenizer import ByteTokenizer, open_tokenizer
 from starc.runtime.train import Result, train
 
@@ -87,6 +89,12 @@ def generate_command(
     if not math.isfinite(sampling.temperature) or math.isnan(sampling.top_p):
         raise _error("bad-sampling", "--temperature and --top-p must be numbers.")
     run = runs.open_run(Path(folder))
+    if run.settings.data.startswith(TASK):
+        raise _error(
+            "no-text",
+            f"the run in '{folder}' learnt the task '{run.settings.data.removeprefix(TASK)}', "
+            "whose tokens are no text.",
+        )
     model = runs.trained_model(run, pick_device(device))
     tokenizer = run.tokenizer()
     given = os.fsencode(prompt)  # bytes of the command line that are no text stay as they are
@@ -138,8 +146,10 @@ def _begin(request: Request) -> tuple[runs.Run, Data]:
     if artifact.warnings:
         complain(render(artifact.warnings))
     tokenizer = None if request.tokenizer is None else open_tokenizer(request.tokenizer)
-    data = open_corpus(asked.pop("data"), tokenizer)
+    name = asked.pop("data")
+    data = open_data(name, tokenizer)
     settings = recommended_settings(load(artifact.text), data, asked.pop("steps"), **asked)
+    settings = replace(settings, data=name)
     data.batch(1, batch=1, length=settings.length, seed=0)  # too short a text is said before
     data.held_out("validation", length=settings.length, limit=1)  # a run is made
     try:
@@ -149,7 +159,7 @@ def _begin(request: Request) -> tuple[runs.Run, Data]:
             module_text=artifact.text,
             data_digest=data.digest,
             settings=settings,
-            tokenizer=data.tokenizer,
+            tokenizer=data.tokenizer if isinstance(data, Corpus) else None,
         )
     except OSError as error:
         reason = error.strerror or str(error)
@@ -181,7 +191,7 @@ def _resume(request: Request) -> tuple[runs.Run, Data]:
         )
     if steps is not None:
         run = runs.extend(run, steps)
-    return run, open_corpus(run.settings.data, run.tokenizer())
+    return run, open_data(run.settings.data, run.tokenizer())
 
 
 def _description(data: Data) -> str:
@@ -191,7 +201,12 @@ def _description(data: Data) -> str:
             f"{len(data.train):,} {_unit(data)}s, {len(data.validation):,} held out, "
             f"{data.unigram_bits():.2f} bits per byte by {_unit(data)} frequencies alone"
         )
-    return f"{data.vocab:,} tokens, {1 / data.vocab:.1%} right by chance"
+    if isinstance(data, Task):
+        return (
+            f"{data.examples:,} examples of {data.tokens:,} tokens, {data.held_out_examples:,} "
+            f"held out, {data.chance:.1%} right by chance"
+        )
+    return f"{data.vocab:,} kinds of tokens"
 
 
 def _unit(data: Corpus) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,11 +224,110 @@ def test_bf16_trains(tmp_path: Path):
     assert result.loss < losses(run)[0][1] - 1
 
 
+def cut_at(step: int) -> dict[str, Any]:
+    """Arguments of `train` that stop it after a step."""
+    seen = [0]
+    return {
+        "observe": lambda progress: seen.append(progress.step),
+        "should_stop": lambda: seen[-1] == step,
+    }
+
+
+def rates(run: Run) -> list[float]:
+    entries = map(json.loads, run.metrics_path.read_text().splitlines())
+    return [entry["learning_rate"] for entry in entries if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def stable(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = make(tmp_path_factory.mktemp("runs") / "stable", steps=40, schedule="wsd")
+    train.train(run, CORPUS)
+    return run
+
+
+@pytest.mark.parametrize("cut", [3, 24, 27])
+def test_a_budget_that_grows_is_the_larger_budget(tmp_path: Path, stable: Run, cut: int):
+    """Cut while stable, while it decays, or at its end."""
+    run = make(tmp_path, steps=27, schedule="wsd")
+    train.train(run, CORPUS, **cut_at(cut))
+    longer = runs.extend(runs.open_run(tmp_path), 40)
+    assert longer == runs.open_run(tmp_path)
+    assert longer.settings.decay_after == min(cut, 22)  # a fifth of 27 is for the decay
+    train.train(longer, CORPUS)
+    assert losses(run) == losses(stable)
+    assert rates(run) == rates(stable)
+    assert all(torch.equal(value, weights(stable)[name]) for name, value in weights(run).items())
+
+
+def test_the_decay_begins_at_any_moment_and_is_not_the_end(tmp_path: Path, stable: Run):
+    run = make(tmp_path, steps=1000, schedule="wsd")
+    train.train(run, CORPUS, **cut_at(9))
+    result = train.train(runs.extend(run, 14), CORPUS)
+    assert (result.status, result.step) == ("finished", 14)
+    assert rates(run)[10] == SETTINGS.learning_rate > rates(run)[11] > rates(run)[13] > 0
+    assert losses(run)[:11] == losses(stable)[:11]
+    train.train(runs.extend(runs.open_run(tmp_path), 40), CORPUS)
+    assert losses(run) == losses(stable)
+
+
+def test_budgets_that_cannot_be_changed(tmp_path: Path, unbroken: Run):
+    assert runs.extend(unbroken, 24) == unbroken
+    with pytest.raises(StarError) as error:
+        runs.extend(unbroken, 30)
+    assert code_of(error) == "run-differs"
+    run = make(tmp_path, steps=100, schedule="constant")
+    train.train(run, CORPUS, **cut_at(9))
+    with pytest.raises(StarError) as error:
+        runs.extend(run, 9)
+    assert "9 steps already" in str(error.value)
+
+
+def test_runs_of_older_versions_go_on(tmp_path: Path, unbroken: Run):
+    run = make(tmp_path)
+    train.train(run, CORPUS, **cut_at(13))
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("schedule", "decay_share", "decay_after", "accumulate", "stop_accuracy"):
+        del config["settings"][name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    state = run.checkpoints / "step-00000013" / "state.json"
+    state.write_text(json.dumps({"step": 13, "loss": 3.0, "validation_bits": 4.0}))
+    assert train.train(runs.open_run(tmp_path), CORPUS).status == "finished"
+    assert losses(run) == losses(unbroken)
+
+
+def test_accumulation_takes_the_same_steps(tmp_path: Path, unbroken: Run):
+    run = make(tmp_path, accumulate=3)  # of a batch of 8: parts of 3, 3 and 2
+    train.train(run, CORPUS)
+    expected = [loss for _, loss in losses(unbroken)]
+    assert [loss for _, loss in losses(run)] == pytest.approx(expected, rel=1e-4)
+
+
+def test_tensorboard_gets_the_metrics(tmp_path: Path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = make(tmp_path, steps=12)
+    train.train(run, CORPUS, tensorboard=True, **cut_at(5))
+    train.train(run, CORPUS, tensorboard=True)
+    board = events.EventAccumulator(str(run.board))
+    board.Reload()
+    scalars = [(event.step, event.value) for event in board.Scalars("training/loss")]
+    assert scalars == [(step, pytest.approx(loss)) for step, loss in losses(run)]
+    assert [event.step for event in board.Scalars("validation/bits")] == [6, 12]
+
+
+def test_tensorboard_that_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(StarError) as error:
+        train.train(make(tmp_path), CORPUS, tensorboard=True)
+    assert code_of(error) == "no-tensorboard"
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "code"),
     [
         ({"vocab": 128}, {}, "vocab-too-small"),
         ({}, {"length": 33}, "length-beyond-context"),
+        ({}, {"schedule": "linear"}, "bad-schedule"),
+        ({}, {"batch": 4, "accumulate": 5}, "bad-accumulate"),
         ({}, {"device": "meta"}, "no-device"),
         ({}, {"device": "nowhere"}, "no-device"),
     ],

@@ -178,3 +178,55 @@ def test_a_signal_saves_and_resuming_gives_the_same_run(
     assert command("train", "--resume", "--out", "run").status == 0
     begin(command, text, steps=120, out="whole")
     assert losses(Path("run")) == pytest.approx(losses(Path("whole")), rel=1e-6)
+
+
+TASK = "task:in-context-recall,length=16,examples=64,held_out_examples=32"
+
+
+def on_task(command: Command, *more: object, data: str = TASK, steps: int = 6) -> Any:
+    common = ["--steps", steps, "--out", "run", "--precision", "fp32", "--batch", 8]
+    return command("train", "small.star", "--data", data, *common, *more)
+
+
+def test_training_on_a_task(command: Command, small: Path):
+    outcome = on_task(command)
+    assert outcome.status == 0
+    assert "64 examples of 15 tokens, 32 held out, 12.5% right by chance" in outcome.err
+    assert "of held-out tokens right" in outcome.out
+    report = json.loads(command("train", "--resume", "--out", "run", "--json").out)
+    assert (report["status"], report["score"]["examples"]) == ("finished", 32)
+    assert 0 <= report["validation_accuracy"] <= 1
+    assert "validation_bits" not in report
+    sample = command("generate", "run")
+    assert "error[no-text]" in sample.err
+
+
+def test_stopping_early_is_success(command: Command, small: Path):
+    outcome = on_task(command, "--stop-accuracy", "0.000001", "--accumulate", 2, steps=90)
+    assert outcome.status == 0
+    assert "stopped early: at step 9, the accuracy is 0." in outcome.out
+
+
+def test_a_budget_can_grow(command: Command, small: Path):
+    assert on_task(command, "--schedule", "wsd").status == 0
+    outcome = command("train", "--resume", "--out", "run", "--steps", 9)
+    assert (outcome.status, len(losses(Path("run")))) == (0, 9)
+    outcome = command("train", "--resume", "--out", "run", "--steps", 2)
+    assert "error[run-differs]" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ("task:in-context-recal", "unknown-task"),
+        ("task:in-context-recall,length", "bad-task-setting"),
+        ("task:in-context-recall,lenght=8", "unknown-task-setting"),
+        ("task:in-context-recall,length=4096,examples=8", "length-beyond-context"),
+        ("task:in-context-recall,vocab=1024", "vocab-too-small"),
+    ],
+)
+def test_tasks_that_do_not_fit(command: Command, small: Path, data: str, code: str):
+    outcome = on_task(command, data=data)
+    assert outcome.status == 1
+    assert f"error[{code}]" in outcome.err
+    assert not Path("run").exists()
