@@ -99,7 +99,7 @@ def _writer(folder: Path, step: int) -> Any:
     except ImportError as error:
         raise StarError(
             Diagnostic(
-                "no-tensorboard",
+                "missing-extra",
                 "the metrics cannot be written for TensorBoard: it is not installed.",
                 hint="pip install 'starc[tensorboard]'; metrics.jsonl is written in any case.",
             )

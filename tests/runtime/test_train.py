@@ -318,7 +318,7 @@ def test_tensorboard_that_is_missing_is_said(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(StarError) as error:
         train.train(make(tmp_path), CORPUS, tensorboard=True)
-    assert code_of(error) == "no-tensorboard"
+    assert code_of(error) == "missing-extra"
 
 
 @pytest.mark.parametrize(
