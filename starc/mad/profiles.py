@@ -194,9 +194,9 @@ def _quick(task: str, steps: int, **variation: Any) -> TaskPlan:
 QUICK = Profile(
     name="quick",
     tasks=(
-        _quick("in-context-recall", 600, vocab=16, length=32),
-        _quick("noisy-in-context-recall", 600, vocab=24, length=32, noise_ids=8),
-        _quick("fuzzy-in-context-recall", 600, vocab=12, length=48),
+        _quick("in-context-recall", 500, vocab=16, length=32),
+        _quick("noisy-in-context-recall", 500, vocab=16, length=32, noise_ids=4),
+        _quick("fuzzy-in-context-recall", 500, vocab=8, length=32),
         _quick("memorization", 60, vocab=2048),
         _quick("compression", 400, vocab=16, length=16),
         _quick("selective-copying", 400, vocab=16, length=48, data=8),
@@ -207,7 +207,7 @@ QUICK = Profile(
     learning_rates=(3e-3,),
     weight_decays=(0.0,),
     seeds=1,
-    validations=12,
+    validations=10,
     held_out_examples=256,
     overrides=(("embedding", "untied(scale = 50)"),),
     only_answers=True,
