@@ -11,6 +11,11 @@ turns within one process, so that all see the same machine; figures are medians.
   included; exact, from the profiler. Every contender has a process of its own for it.
 - decoding: greedy tokens per second, batch 1, after a prefix, each model with its own cache. Both
   are called once per token with the token that they chose before.
+- compiled: the same with the step of one token through torch.compile: the program's `compile_step`,
+  and for transformers its forward over a StaticCache where the model takes one (else over the cache
+  that it fills itself, which may not compile). Each is compiled before anything is timed.
+- bound: the tokens per second that the products of one token with all matrices would leave if
+  nothing else took time.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
+import inspect
 import json
 import shlex
 import subprocess
@@ -94,8 +100,17 @@ SHAPES: dict[str, Family] = {
 
 
 @dataclass(frozen=True)
+class Speeds:
+    """Tokens decoded per second; None where not measured."""
+
+    eager: float | None
+    compiled: float | None
+    bound: float | None
+
+
+@dataclass(frozen=True)
 class Row:
-    """Figures of one contender; times in ms, memory in MB (1e6 bytes), tokens per second."""
+    """Figures of one contender; times in ms, memory in MB (1e6 bytes)."""
 
     shape: str
     name: str
@@ -103,48 +118,74 @@ class Row:
     forward: float
     step: float
     memory: float
-    decoding: float | None
+    decoding: Speeds
+
+
+Decode = Callable[[Tensor, int], Callable[[], Tensor]]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model behind one interface. `decode(prefix)` gives a function that makes the next token."""
+    """A model behind one interface. `decode(prefix, room)` gives a function that makes the next
+    token, with a cache of `room` tokens, and `compiled` one whose steps are compiled."""
 
     model: nn.Module
     logits: Callable[[Tensor], Tensor]
-    decode: Callable[[Tensor], Callable[[], Tensor]] | None
+    decode: Decode
+    compiled: Decode
 
 
 def published_contender(model: Any) -> Contender:
-    def decode(prefix: Tensor) -> Callable[[], Tensor]:
-        found = model(input_ids=prefix, use_cache=True, logits_to_keep=1)
+    def steps(prefix: Tensor, forward: Any, **first: Any) -> Callable[[], Tensor]:
+        found = model(input_ids=prefix, use_cache=True, logits_to_keep=1, **first)
         key = "cache_params" if getattr(found, "cache_params", None) is not None else None
         key = key or "past_key_values"
         state = {"token": found.logits[:, -1:].argmax(-1), "cache": getattr(found, key)}
 
         def step() -> Tensor:
-            step_found = model(input_ids=state["token"], use_cache=True, **{key: state["cache"]})
+            step_found = forward(input_ids=state["token"], use_cache=True, **{key: state["cache"]})
             state["cache"] = getattr(step_found, key)
             state["token"] = step_found.logits[:, -1:].argmax(-1)
             return state["token"]
 
         return step
 
-    return Contender(model, lambda tokens: model(input_ids=tokens, use_cache=False).logits, decode)
+    def decode(prefix: Tensor, room: int) -> Callable[[], Tensor]:
+        return steps(prefix, model)
+
+    def compiled(prefix: Tensor, room: int) -> Callable[[], Tensor]:
+        from transformers import StaticCache
+
+        forward = torch.compile(model, fullgraph=model._can_compile_fullgraph)
+        if "past_key_values" not in inspect.signature(model.forward).parameters:
+            return steps(prefix, forward)  # whose states have one size anyway
+        static = StaticCache(config=model.config, max_cache_len=room)
+        return steps(prefix, forward, past_key_values=static)
+
+    def logits(tokens: Tensor) -> Any:
+        return model(input_ids=tokens, use_cache=False).logits
+
+    return Contender(model, logits, decode, compiled)
 
 
-def compiled_contender(model: Any) -> Contender:
-    def decode(prefix: Tensor) -> Callable[[], Tensor]:
-        cache = model.init_cache(prefix.shape[0], CONTEXT)
-        state = {"token": model(prefix, cache=cache)[:, -1:].argmax(-1)}
+def program_contender(model: Any) -> Contender:
+    def steps(prefix: Tensor, room: int, forward: Any) -> Callable[[], Tensor]:
+        cache = model.init_cache(prefix.shape[0], room)
+        state = {"token": model(prefix, cache)[:, -1:].argmax(-1)}
 
         def step() -> Tensor:
-            state["token"] = model(state["token"], cache=cache)[:, -1:].argmax(-1)
+            state["token"] = forward(state["token"], cache)[:, -1:].argmax(-1)
             return state["token"]
 
         return step
 
-    return Contender(model, model, decode if hasattr(model, "init_cache") else None)
+    def decode(prefix: Tensor, room: int) -> Callable[[], Tensor]:
+        return steps(prefix, room, model)
+
+    def compiled(prefix: Tensor, room: int) -> Callable[[], Tensor]:
+        return steps(prefix, room, model.compile_step())
+
+    return Contender(model, model, decode, compiled)
 
 
 def contenders(shape: str) -> dict[str, Contender]:
@@ -152,7 +193,7 @@ def contenders(shape: str) -> dict[str, Contender]:
     torch.manual_seed(0)
     theirs = build(SHAPES[shape]).eval()
     ours, _ = compiled(shape, theirs)
-    return {"transformers": published_contender(theirs), "starc": compiled_contender(ours)}
+    return {"transformers": published_contender(theirs), "starc": program_contender(ours)}
 
 
 def tokens(batch: int = BATCH, length: int = LENGTH) -> Tensor:
@@ -179,7 +220,12 @@ def forward(contender: Contender, clock: Callable[[], float]) -> float:
 
 
 def compare(
-    shape: str, rounds: int, count: int, clock: Callable[[], float], with_memory: bool
+    shape: str,
+    rounds: int,
+    count: int,
+    clock: Callable[[], float],
+    with_memory: bool,
+    compile: bool,
 ) -> Iterator[Row]:
     found = contenders(shape)
     both = [found["transformers"], found["starc"]]
@@ -196,29 +242,53 @@ def compare(
             if i >= 2:  # the first rounds warm allocator and caches
                 times[name].append(measured)
             contender.model.zero_grad(set_to_none=True)
-    speeds = decoding(found, rounds, count, clock)
+    speeds = decoding(found, rounds, count, clock, compile)
     for name, contender in found.items():
         milliseconds = (1e3 * median(column) for column in zip(*times[name], strict=True))
         size = sum(p.numel() for p in contender.model.parameters())
         peak = memory(name, shape) if with_memory else float("nan")
-        yield Row(shape, name, size, *milliseconds, peak, speeds.get(name))
+        yield Row(shape, name, size, *milliseconds, peak, speeds[name])
 
 
 @torch.no_grad()
 def decoding(
-    found: dict[str, Contender], rounds: int, count: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    """Tokens per second by name: the contenders take turns, a few tokens each time."""
-    steps = {name: c.decode(tokens(1, PREFIX)) for name, c in found.items() if c.decode}
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    found: dict[str, Contender], rounds: int, count: int, clock: Callable[[], float], compile: bool
+) -> dict[str, Speeds]:
+    """Tokens per second by name: all take turns, a few tokens each time."""
+    prefix, room = tokens(1, PREFIX), PREFIX + (rounds + 2) * count
+    steps: dict[tuple[str, str], Callable[[], Any]] = {}
+    for name, contender in found.items():
+        steps[name, "eager"] = contender.decode(prefix, room)
+        steps[name, "bound"] = products(contender.model)
+        if compile:
+            torch._dynamo.reset()
+            try:
+                step = contender.compiled(prefix, room)
+                for _ in range(3):
+                    step()
+                steps[name, "compiled"] = step
+            except Exception:  # PyTorch cannot compile it; the others are worth having
+                traceback.print_exc(limit=2)
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     for i in range(rounds + 1):
-        for name, step in steps.items():
+        for key, step in steps.items():
             start = clock()
             for _ in range(count):
                 step()
             if i:
-                times[name].append((clock() - start) / count)
-    return {name: 1 / median(seconds) for name, seconds in times.items()}
+                times[key].append((clock() - start) / count)
+    speeds = {key: 1 / median(seconds) for key, seconds in times.items()}
+    kinds = ("eager", "compiled", "bound")
+    return {name: Speeds(*(speeds.get((name, kind)) for kind in kinds)) for name in found}
+
+
+def products(model: nn.Module) -> Callable[[], Any]:
+    """The products of one token with every matrix of a model but a table that is only looked up."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    tables -= {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}  # when tied
+    matrices = [p for p in model.parameters() if p.dim() == 2 and id(p) not in tables]
+    inputs = [torch.randn(1, matrix.shape[1]) for matrix in matrices]
+    return lambda: [F.linear(x, matrix) for x, matrix in zip(inputs, matrices, strict=True)]
 
 
 def memory(name: str, shape: str) -> float:
@@ -247,29 +317,40 @@ def measure_memory(name: str, shape: str) -> float:
 
 
 def table(rows: list[Row]) -> Iterator[str]:
-    titles = "forward ms | step ms | memory MB | decoding tokens/s"
+    titles = "forward ms | step ms | memory MB | decoding tokens/s | compiled | bound"
     yield f"| shape | model | parameters | {titles} |"
-    yield "|---|---|--:|--:|--:|--:|--:|"
+    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|"
     for r in rows:
-        decoding = "" if r.decoding is None else f"{r.decoding:.0f}"
         yield (
             f"| {r.shape} | {r.name} | {r.parameters:,} | {r.forward:.0f} | {r.step:.0f} "
-            f"| {r.memory:.0f} | {decoding} |"
+            f"| {r.memory:.0f} | {shown(r.decoding.eager, 0)} | {shown(r.decoding.compiled, 0)} "
+            f"| {shown(r.decoding.bound, 0)} |"
         )
     yield ""
-    yield "How many times as fast, and how much of the memory, as transformers:"
+    yield "How many times as fast, and how much of the memory, as transformers; the last two are"
+    yield "the compiled step over transformers' eager one and over its compiled one:"
     yield ""
-    yield "| shape | forward | step | decoding | memory |"
-    yield "|---|--:|--:|--:|--:|"
+    yield "| shape | forward | step | memory | decoding | compiled / eager | compiled / compiled |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
     for r in rows:
         if r.name == "transformers":
             continue
         of = next(x for x in rows if (x.shape, x.name) == (r.shape, "transformers"))
-        speed = "" if r.decoding is None else f"{r.decoding / (of.decoding or 1):.2f}"
+        ours, theirs = r.decoding, of.decoding
         yield (
-            f"| {r.shape} | {of.forward / r.forward:.2f} | {of.step / r.step:.2f} | {speed} "
-            f"| {r.memory / of.memory:.2f} |"
+            f"| {r.shape} | {of.forward / r.forward:.2f} | {of.step / r.step:.2f} "
+            f"| {r.memory / of.memory:.2f} | {shown(ratio(ours.eager, theirs.eager))} "
+            f"| {shown(ratio(ours.compiled, theirs.eager))} "
+            f"| {shown(ratio(ours.compiled, theirs.compiled))} |"
         )
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a / b
+
+
+def shown(x: float | None, digits: int = 2) -> str:
+    return "" if x is None else f"{x:.{digits}f}"
 
 
 def main() -> None:
@@ -279,6 +360,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="steps of each contender")
     parser.add_argument("--count", type=int, default=16, help="tokens decoded in each round")
     parser.add_argument("--threads", type=int, help="threads of each; PyTorch's choice otherwise")
+    parser.add_argument("--no-compile", action="store_true", help="leave compiled steps out")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
     parser.add_argument(
         "--cpu-time",
@@ -300,7 +382,14 @@ def main() -> None:
     for shape in options.shapes:
         try:
             found = list(
-                compare(shape, options.rounds, options.count, clock, not options.no_memory)
+                compare(
+                    shape,
+                    options.rounds,
+                    options.count,
+                    clock,
+                    with_memory=not options.no_memory,
+                    compile=not options.no_compile,
+                )
             )
         except Exception:  # the table of the others is worth having
             traceback.print_exc(limit=4)

@@ -86,7 +86,7 @@ def _imports(kernels: bool) -> list[str]:
     system = ["import math", *(["import os"] if kernels else [])]
     return [
         *system,
-        "from collections.abc import Iterator",
+        "from collections.abc import Callable, Iterator",
         "",
         "import torch",
         "import torch.nn.functional as F",

@@ -26,7 +26,8 @@ PART_ATTRIBUTES = frozenset("checkpointing init_cache onto_stream times".split()
 """Attributes that parts of generated models have beside those of torch.nn.Module."""
 
 MODEL_ATTRIBUTES = frozenset(
-    "embedding position head final_norm loss hidden average readout generate stream".split()
+    """embedding position head final_norm loss hidden average readout generate stream
+    compile_step""".split()
 )
 """Attributes that every generated Model has."""
 

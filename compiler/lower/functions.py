@@ -17,7 +17,7 @@ PYTHON_NAMES = frozenset(
     """torch nn F math os Tensor self x super tokens targets logits Model main DIGEST CONFIG SOURCE
     losses KERNELS define_op save_inputs common_dtype as_rows causal_filter annotations
     checkpoint range len min max int float bool str tuple list dict set print sum zip hasattr
-    getattr isinstance any all type SystemExit enumerate ValueError Iterator
+    getattr isinstance any all type SystemExit enumerate ValueError Callable Iterator
     cache start batch like object property staticmethod ImportError tl
     triton""".split()
 )
