@@ -119,6 +119,8 @@ def required(plan: MixerPlan | FunctionPlan) -> tuple[str, ...]:
         values = dict(plan.values)
         if template == "semi_separable_matrix":
             add(["diagonal_scores" if values["logarithmic"] else "signed_scores"])
+        elif template == "masked_attention" and (values["terms"] or values["sink"]):
+            add(["transformed"])
         elif template == "rotate":
             add(["HalfRotation" if values["pairs"] == "half" else "InterleavedRotation"])
     return tuple(found)
