@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,46 +33,73 @@ from starc.runtime.learner import SingleLearner
 from starc.runtime.loader import load
 from starc.runtime.precision import autocast, fastest_precision
 from starc.runtime.run import Settings
-from starc.runtime.tasks import make_task
+from starc.runtime.tasks import Task, make_task
 from starc.runtime.train import fit
 
 RESULTS = Path(__file__).parent / "results" / "task_training.md"
-WIDTH, LAYERS, HEADS, HIDDEN, BATCH = 128, 4, 4, 344, 128
-PROGRAM = f"""
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Transformer++ and its task: ids of an example before the shift, heads of 32 channels."""
+
+    name: str
+    width: int
+    layers: int
+    hidden: int
+    batch: int
+    length: int
+
+    @property
+    def task(self) -> Task:
+        return make_task("in-context-recall", length=self.length)
+
+    @property
+    def program(self) -> str:
+        return f"""
 use std.attention.mha
 use std.channel.swiglu
 model bench {{
-    vocab = 16   width = {WIDTH}   context = 128   embedding = untied   residual = pre(rmsnorm)
-    backbone {{ repeat {LAYERS} {{ mha(heads = {HEADS}) swiglu(hidden = {HIDDEN}) }} }}
+    vocab = 16   width = {self.width}   context = {self.length}
+    embedding = untied   residual = pre(rmsnorm)
+    backbone {{
+        repeat {self.layers} {{ mha(heads = {self.width // 32}) swiglu(hidden = {self.hidden}) }}
+    }}
 }}
 """
-CPU = torch.device("cpu")
-TASK = make_task("in-context-recall")
-SETTINGS = Settings(
-    "task:in-context-recall",
-    steps=20_000,
-    batch=BATCH,
-    length=TASK.tokens,
-    learning_rate=1e-3,
-    warmup=100,
-    validate_every=20_001,
-)
+
+    def settings(self, precision: str = "fp32") -> Settings:
+        return Settings(
+            self.task.name,
+            steps=STEPS,
+            batch=self.batch,
+            length=self.task.tokens,
+            learning_rate=1e-3,
+            warmup=100,
+            precision=precision,
+            validate_every=STEPS + 1,
+        )
+
+
+STEPS = 20_000
+SHAPES = (Shape("recall", 128, 4, 344, 128, 128), Shape("narrow", 64, 2, 192, 32, 64))
 
 Loop = Callable[[], object]
 """Takes one step, and everything that belongs to it."""
 
 
-def trainer(precision: str) -> tuple[nn.Module, Loop]:
+def trainer(shape: Shape, precision: str) -> tuple[nn.Module, Loop]:
     torch.manual_seed(0)
-    settings = replace(SETTINGS, precision=precision)
-    learner = SingleLearner(load(compile_text(PROGRAM).text).Model(), settings, CPU)
+    settings, task = shape.settings(precision), shape.task
+    learner = SingleLearner(load(compile_text(shape.program).text).Model(), settings, CPU)
     taken = 0
 
     def step() -> None:
         nonlocal taken
         first = taken
         (result,) = fit(
-            learner, TASK, settings, step=first, should_stop=lambda: taken > first, observe=note
+            learner, task, settings, step=first, should_stop=lambda: taken > first, observe=note
         )
         assert result.step == taken == first + 1
 
@@ -83,7 +110,7 @@ def trainer(precision: str) -> tuple[nn.Module, Loop]:
     return learner.model, step
 
 
-def plain(precision: str) -> tuple[nn.Module, Loop]:
+def plain(shape: Shape, precision: str) -> tuple[nn.Module, Loop]:
     logging.disable(logging.WARNING)  # it tells of kernels that only a GPU has
     import transformers
 
@@ -91,20 +118,20 @@ def plain(precision: str) -> tuple[nn.Module, Loop]:
     torch.manual_seed(0)
     config = tf.LlamaConfig(
         vocab_size=16,
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=HIDDEN,
-        max_position_embeddings=128,
+        hidden_size=shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.width // 32,
+        intermediate_size=shape.hidden,
+        max_position_embeddings=shape.length,
         tie_word_embeddings=False,
         use_cache=False,
     )
     model: Any = tf.LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, SETTINGS.steps)
-    tokens, targets = (torch.from_numpy(array.astype("int64")) for array in TASK.training)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    tokens, targets = (torch.from_numpy(array.astype("int64")) for array in shape.task.training)
     data = torch.utils.data.TensorDataset(tokens, targets)
-    batches = batches_of(torch.utils.data.DataLoader(data, BATCH, shuffle=True))
+    batches = batches_of(torch.utils.data.DataLoader(data, shape.batch, shuffle=True))
 
     def step() -> float:
         x, y = next(batches)
@@ -129,6 +156,7 @@ def batches_of(loader: Any) -> Iterator[Any]:
 class Row:
     """Figures of one contender: examples per second, and seconds of a step."""
 
+    shape: str
     precision: str
     name: str
     parameters: int
@@ -136,8 +164,11 @@ class Row:
     seconds: float
 
 
-def compare(precision: str, rounds: int, clock: Callable[[], float]) -> Iterator[Row]:
-    contenders = {"plain loop over Llama": plain(precision), "starc": trainer(precision)}
+def compare(shape: Shape, precision: str, rounds: int, clock: Callable[[], float]) -> Iterator[Row]:
+    contenders = {
+        "plain loop over Llama": plain(shape, precision),
+        "starc": trainer(shape, precision),
+    }
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(rounds + 1):
         for name, (_, step) in contenders.items():
@@ -148,16 +179,16 @@ def compare(precision: str, rounds: int, clock: Callable[[], float]) -> Iterator
     for name, (model, _) in contenders.items():
         seconds = median(times[name])
         size = sum(parameter.numel() for parameter in model.parameters())
-        yield Row(precision, name, size, BATCH / seconds, seconds)
+        yield Row(shape.name, precision, name, size, shape.batch / seconds, seconds)
 
 
 def table(rows: list[Row]) -> Iterator[str]:
-    yield "| precision | contender | parameters | ms a step | examples/s | times as fast |"
-    yield "|---|---|--:|--:|--:|--:|"
+    yield "| shape | precision | contender | parameters | ms a step | examples/s | times as fast |"
+    yield "|---|---|---|--:|--:|--:|--:|"
     for r in rows:
-        of = next(x for x in rows if x.precision == r.precision)
+        of = next(x for x in rows if (x.shape, x.precision) == (r.shape, r.precision))
         yield (
-            f"| {r.precision} | {r.name} | {r.parameters:,} | {1e3 * r.seconds:.0f} "
+            f"| {r.shape} | {r.precision} | {r.name} | {r.parameters:,} | {1e3 * r.seconds:.1f} "
             f"| {r.rate:.1f} | {r.rate / of.rate:.2f} |"
         )
 
@@ -178,20 +209,30 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     clock = time.process_time if options.cpu_time else time.perf_counter
     rows: list[Row] = []
-    for precision in options.precisions:
-        rows += compare(precision, options.rounds, clock)
-    chosen = fastest_precision(load(compile_text(PROGRAM).text), TASK, CPU, BATCH, TASK.tokens)
+    chosen = []
+    for shape in SHAPES:
+        for precision in options.precisions:
+            # As long for the small shape as for the large one.
+            rounds = options.rounds * (1 if shape is SHAPES[0] else 16)
+            rows += compare(shape, precision, rounds, clock)
+        module = load(compile_text(shape.program).text)
+        best = fastest_precision(module, shape.task, CPU, shape.batch, shape.task.tokens)
+        chosen.append(f"{best} for {shape.name}")
+    shapes = "; ".join(
+        f"{s.name}: width {s.width}, {s.layers} layers of attention and SwiGLU, batch {s.batch}, "
+        f"{s.task.tokens} tokens"
+        for s in SHAPES
+    )
     lines = [
         "# Training on a task",
         "",
-        f"In-context recall, width {WIDTH}, {LAYERS} layers of attention and SwiGLU, batch "
-        f"{BATCH}, {TASK.tokens} tokens; the program is in benchmarks/task_training.py; medians of "
-        f"{options.rounds} interleaved steps"
-        f"{', processor time' if options.cpu_time else ''}. Grids: sweep.md.",
+        f"In-context recall. {shapes}. The program is in benchmarks/task_training.py; medians of "
+        f"{options.rounds} interleaved steps, 16 times as many of the small shape"
+        f"{'; processor time' if options.cpu_time else ''}. Grids: sweep.md.",
         "",
         *table(rows),
         "",
-        f"The trainer's `--precision auto` measures both here and takes {chosen}.",
+        f"The trainer's `--precision auto` measures both here and takes {', '.join(chosen)}.",
         "",
         f"{datetime.date.today()}, {machine()}.",
         f"`{shlex.join(['python', *sys.argv])}`",

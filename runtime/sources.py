@@ -1,6 +1,6 @@
 """Data by name: `task:NAME` for a synthetic task, anything else for text.
 
-Owns: what the name of a task says.
+Owns: what the name of a task says, and which runs learnt text.
 Refuses: where text comes from, and what tasks there are.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from starc.grammar.errors import Diagnostic, StarError
 from starc.runtime.corpus import open_corpus
 from starc.runtime.data import Data
+from starc.runtime.run import Run
 from starc.runtime.tasks import make_task
 from starc.runtime.tokenizer import ByteTokenizer, Tokenizer
 
@@ -32,6 +33,20 @@ def open_data(name: str, tokenizer: Tokenizer | None = None) -> Data:
     task, *settings = name.removeprefix(TASK).split(",")
     given = dict(_setting(setting) for setting in settings)
     return make_task(task.strip(), **given)  # type: ignore[arg-type]
+
+
+def require_text(run: Run) -> None:
+    """Raise StarError for a run that learnt a task: its tokens are no text."""
+    data = run.settings.data
+    if data.startswith(TASK):
+        raise StarError(
+            Diagnostic(
+                "no-text",
+                f"the run in '{run.folder}' learnt the task '{data.removeprefix(TASK)}', whose "
+                "tokens are no text.",
+                hint="its metrics.jsonl has its held-out scores.",
+            )
+        )
 
 
 def _setting(text: str) -> tuple[str, int | float]:

@@ -22,6 +22,7 @@ from starc.runtime.documents import find, pieces
 from starc.runtime.evaluation import Report, examine, perplexity
 from starc.runtime.files import write_atomic
 from starc.runtime.shards import PARTS, Part
+from starc.runtime.sources import require_text
 from starc.runtime.tokenizer import open_tokenizer, train_tokenizer
 
 SHOWN_SECONDS = 1.0
@@ -86,6 +87,7 @@ def evaluate_command(
     if split not in ("validation", "test"):
         raise _error("bad-split", f"there is no held-out part '{split}'.", "validation or test.")
     run = runs.open_run(Path(folder))
+    require_text(run)
     context = run.module().CONFIG["context"]
     length = length or run.settings.length
     if length > context:

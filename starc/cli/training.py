@@ -32,7 +32,7 @@ from starc.runtime.generate import Sampling, generate
 from starc.runtime.loader import load
 from starc.runtime.metrics import described
 from starc.runtime.recommend import recommended_settings
-from starc.runtime.sources import TASK, open_data
+from starc.runtime.sources import open_data, require_text
 from starc.runtime.tasks import Task
 from starc.runtime.tokenizer import ByteTokenizer, open_tokenizer
 from starc.runtime.train import Result, train
@@ -89,12 +89,7 @@ def generate_command(
     if not math.isfinite(sampling.temperature) or math.isnan(sampling.top_p):
         raise _error("bad-sampling", "--temperature and --top-p must be numbers.")
     run = runs.open_run(Path(folder))
-    if run.settings.data.startswith(TASK):
-        raise _error(
-            "no-text",
-            f"the run in '{folder}' learnt the task '{run.settings.data.removeprefix(TASK)}', "
-            "whose tokens are no text.",
-        )
+    require_text(run)
     model = runs.trained_model(run, pick_device(device))
     tokenizer = run.tokenizer()
     given = os.fsencode(prompt)  # bytes of the command line that are no text stay as they are

@@ -197,8 +197,8 @@ def test_training_on_a_task(command: Command, small: Path):
     assert (report["status"], report["score"]["examples"]) == ("finished", 32)
     assert 0 <= report["validation_accuracy"] <= 1
     assert "validation_bits" not in report
-    sample = command("generate", "run")
-    assert "error[no-text]" in sample.err
+    for of_text in ("generate", "evaluate"):
+        assert "error[no-text]" in command(of_text, "run").err
 
 
 def test_stopping_early_is_success(command: Command, small: Path):
