@@ -107,15 +107,15 @@ def report(rows: list[Row]) -> str:
         [
             "# Coordinate check",
             "",
-            f"{when}, torch {torch.__version__}, {platform.machine()}, one thread. Exponents of the "
-            f"mean absolute change of activations after 4 steps of AdamW at {RATE:g}, against the "
-            f"width ({', '.join(map(str, WIDTHS))}) and the depth (repeats "
-            f"{', '.join(map(str, REPEATS))} times, width 64); `plain` has one learning rate for all "
-            f"parameters. Right is 0, and right enough -{GROWTH} to {GROWTH}, for logits "
+            f"{when}, torch {torch.__version__}, {platform.machine()}, one thread. Exponents of "
+            f"the mean absolute change of activations after 4 steps of AdamW at {RATE:g}, against "
+            f"the width ({', '.join(map(str, WIDTHS))}) and the depth (repeats "
+            f"{', '.join(map(str, REPEATS))} times, width 64); `plain` has one learning rate for "
+            f"all parameters. Right is 0, and right enough -{GROWTH} to {GROWTH}, for logits "
             f"{FALL} to {GROWTH}. What is outside stands last; docs/scaling_rules.md says why.",
             "",
-            f"Of {quantities} places of {len(rows)} programs, {quantities - outside} are inside over "
-            f"width; {inside} programs are inside everywhere, depth included.",
+            f"Of {quantities} places of {len(rows)} programs, {quantities - outside} are inside "
+            f"over width; {inside} programs are inside everywhere, depth included.",
             "",
             "| program | units | stream | plain | logits | plain "
             "| stream by depth | plain | logits by depth | plain | outside |",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,9 +141,10 @@ def train(
     """Train a run to its last step, or until `should_stop()`, going on from its newest checkpoint.
 
     Saves every `save_seconds` (and every `save_steps` steps), and at the end in any case. `build`
-    makes the learner from the model with the data's head. Raises StarError for data that changed, a
-    damaged checkpoint, too little memory, or TensorBoard where there is none; OSError when the
-    folder cannot be written.
+    makes the learner from the model with the data's head. The processes of a `DistributedLearner`
+    all call this, and one keeps the records. Raises StarError for data that changed, a damaged
+    checkpoint, too little memory, or TensorBoard where there is none; OSError when the folder
+    cannot be written.
     """
     if data.digest != run.data_digest:
         raise StarError(
@@ -157,23 +159,30 @@ def train(
     with torch.random.fork_rng(devices=devices), memory_errors():
         torch.manual_seed(settings.seed)
         learner = build(data.adapt(run.module().Model()), settings, place)
-        keeper = Keeper(run, learner, place)
+        # Of several processes one keeps records, and all stop and save at the same step.
+        leads: bool = getattr(learner, "leads", True)
+        agree: Callable[[bool], bool] = getattr(learner, "agree", bool)
+        keeper = Keeper(run, learner, place, leads, agree)
         course = keeper.restore()
         if not course.running:  # it had ended, and would end there again
             return _result(course, 0.0)
         saved = time.monotonic()
 
         board = run.board if tensorboard else None
-        with Metrics(run.metrics_path, course.step, board) as metrics:
+        records = Metrics(run.metrics_path, course.step, board) if leads else nullcontext()
+        with records as metrics:
 
             def after(progress: Progress) -> None:
                 nonlocal saved
-                metrics.record(progress)
+                if metrics:
+                    metrics.record(progress)
                 if settings.schedule == "wsd" and progress.step == stable_until(settings):
                     keeper.save(course, run.stable)
                 now = time.monotonic()
-                if now - saved >= save_seconds or (save_steps and progress.step % save_steps == 0):
-                    metrics.sync()
+                due = bool(save_steps) and progress.step % (save_steps or 1) == 0
+                if agree(due or now - saved >= save_seconds):
+                    if metrics:
+                        metrics.sync()
                     keeper.save(course, run.checkpoints)
                     saved = now
                 observe(progress)
@@ -185,7 +194,7 @@ def train(
                 courses=[course],
                 step=course.step,
                 observe=after,
-                should_stop=should_stop,
+                should_stop=lambda: agree(should_stop()),
             )
         keeper.save(course, run.checkpoints)
     return result
@@ -198,8 +207,16 @@ def _result(course: Course, seconds: float) -> Result:
 class Keeper:
     """The checkpoints of a run."""
 
-    def __init__(self, run: Run, learner: Learner, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: Run,
+        learner: Learner,
+        device: torch.device,
+        writes: bool = True,
+        agree: Callable[[bool], bool] = bool,
+    ) -> None:
         self.run, self.learner, self.device = run, learner, device
+        self.writes, self.agree = writes, agree
 
     def save(self, course: Course, folder: Path) -> None:
         weights, slots = self.learner.save()
@@ -208,7 +225,8 @@ class Keeper:
             slots[_RANDOM + "/cuda"] = torch.cuda.get_rng_state(self.device)
         stable = course.step <= stable_until(self.run.settings)
         state = {**course.state(), "stable": stable, "budget": self._budget()}
-        checkpoint.save(folder, Checkpoint(course.step, weights, slots, state))
+        if self.writes:
+            checkpoint.save(folder, Checkpoint(course.step, weights, slots, state))
 
     def restore(self) -> Course:
         """Take up the newest checkpoint that is on the way to the run's last step, if any.
@@ -217,7 +235,8 @@ class Keeper:
         """
         found = checkpoint.all_in(self.run.checkpoints, self.run.stable)
         path = next(filter(self._leads_on, found), None)
-        for other in found[: found.index(path) if path else None]:
+        self.agree(True)  # every process has looked before one removes anything
+        for other in found[: found.index(path) if path else None] if self.writes else ():
             checkpoint.remove(other)
         if path is None:
             return Course()

@@ -52,7 +52,7 @@ def train(
         int | None, typer.Option(min=1, help="Tokens of a sequence; default: context, at most 512.")
     ] = None,
     lr: Annotated[
-        float | None, typer.Option("--lr", help="Peak learning rate; default: falls with width.")
+        float | None, typer.Option("--lr", help="Peak learning rate at width 128; default 2e-3.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=LARGE, help="Weights and batches; default 0.")
@@ -87,6 +87,9 @@ def train(
     ] = 60.0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in RUN from its checkpoint.")
+    ] = False,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Take part in the processes of a launcher.")
     ] = False,
     model: ModelName = None,
     set_: Set = None,
@@ -131,6 +134,7 @@ def train(
             as_json=as_json,
             tokenizer=tokenizer,
             tensorboard=tensorboard,
+            distributed=distributed,
         )
     )
     if status:

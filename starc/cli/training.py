@@ -11,12 +11,15 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import torch
+from torch import nn
 
 from starc.cli import EXIT_INTERRUPTED, complain
 from starc.cli.progress import open_display
@@ -29,6 +32,7 @@ from starc.runtime.corpus import Corpus
 from starc.runtime.data import Data
 from starc.runtime.device import pick_device
 from starc.runtime.generate import Sampling, generate
+from starc.runtime.learner import Learner, SingleLearner
 from starc.runtime.loader import load
 from starc.runtime.metrics import described
 from starc.runtime.recommend import recommended_settings
@@ -51,11 +55,53 @@ class Request:
     tensorboard: bool
     as_json: bool
     tokenizer: str | None = None
+    distributed: bool = False
 
 
 def train_command(request: Request) -> int:
     """Train, showing progress on standard error; returns the exit status."""
+    if request.distributed:
+        return _train_distributed(request)
     run, data = _resume(request) if request.resume else _begin(request)
+    return _train(run, data, request, SingleLearner)
+
+
+def _train_distributed(request: Request) -> int:
+    """Train in all processes of a launcher, of which the first makes the run and shows it."""
+    from starc.runtime.distributed import DistributedLearner, accelerator
+
+    folder = Path(request.out)
+    if request.resume:
+        asked = runs.open_run(folder).settings.device
+    else:
+        asked = request.asked.get("device") or "auto"
+    processes = accelerator(pick_device(asked).type == "cpu")
+    try:
+        if processes.is_main_process:
+            run, data = _resume(request) if request.resume else _begin(request)
+            processes.wait_for_everyone()
+            return _train(run, data, request, DistributedLearner)
+        processes.wait_for_everyone()
+        run = runs.open_run(folder)
+        with stop_on_signals() as stop:
+            result = train(
+                run,
+                open_corpus(run.settings.data, run.tokenizer()),
+                should_stop=lambda: bool(stop),
+                save_seconds=request.save_seconds,
+                build=DistributedLearner,
+            )
+        return {"interrupted": EXIT_INTERRUPTED, "diverged": 1}.get(result.status, 0)
+    finally:
+        processes.end_training()
+
+
+def _train(
+    run: runs.Run,
+    data: Data,
+    request: Request,
+    build: Callable[[nn.Module, runs.Settings, torch.device], Learner],
+) -> int:
     settings = run.settings
     config = run.module().CONFIG
     complain(
@@ -71,6 +117,7 @@ def train_command(request: Request) -> int:
             should_stop=lambda: bool(stop),
             save_seconds=request.save_seconds,
             tensorboard=request.tensorboard,
+            build=build,
         )
     return _report(run, data, result, request.as_json)
 
