@@ -149,7 +149,8 @@ class DistributedLearner:
 
     def _share(self, rows: Tokens) -> Tokens:
         """The rows of this process, as even as can be; none where there are too few."""
-        return np.array_split(rows, self.world)[self.rank]
+        own: Tokens = np.array_split(rows, self.world)[self.rank]
+        return own
 
 
 class _Whole(nn.Module):

@@ -86,7 +86,7 @@ def _train_distributed(request: Request) -> int:
         with stop_on_signals() as stop:
             result = train(
                 run,
-                open_corpus(run.settings.data, run.tokenizer()),
+                open_data(run.settings.data, run.tokenizer()),
                 should_stop=lambda: bool(stop),
                 save_seconds=request.save_seconds,
                 build=DistributedLearner,
