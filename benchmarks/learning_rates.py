@@ -1,9 +1,9 @@
 """Whether the best learning rate stays put when a model gets wider.
 
 Run from the repository: `python benchmarks/learning_rates.py`. Trains a transformer and a
-recurrence of four units on the source of Python's standard library, read as bytes, at three widths and five
-learning rates, with the rules of runtime/optim.py and with one rate for everything. The held-out
-losses are printed and written to benchmarks/results/learning_rates.md.
+recurrence of four units on the source of Python's standard library, read as bytes, at three widths
+and five learning rates, with the rules of runtime/optim.py and with one rate for everything. The
+held-out losses are printed and written to benchmarks/results/learning_rates.md.
 """
 
 from __future__ import annotations
