@@ -60,7 +60,7 @@ PROGRAMS = (
 )
 VOCAB, LENGTH, BATCH, STEPS, RATE = 256, 128, 16, 600, 2e-3
 HELD_OUT = 65_536
-RESAMPLES = 10_000
+RESAMPLES = 2_000
 
 Row = NDArray[np.float64]
 
@@ -140,8 +140,9 @@ def correlations(scores: Row, bits: Row, rng: np.random.Generator) -> tuple[Corr
                 return math.nan
             return float(coefficient(a, -b).statistic)  # type: ignore[operator]
 
-        resampled = np.array([measure(scores[draw], bits[draw]) for draw in draws])
-        low, high = np.nanpercentile(resampled, (2.5, 97.5))
+        resampled = [measure(scores[draw], bits[draw]) for draw in draws]
+        known = [value for value in resampled if not math.isnan(value)] or [math.nan]
+        low, high = np.percentile(known, (2.5, 97.5))
         found.append(Correlation(measure(scores, bits), float(low), float(high)))
     return tuple(found)
 
