@@ -107,14 +107,19 @@ def main() -> None:
     outcomes.sort(key=lambda o: PROGRAMS.index(o.training.size.model))
     laws = fits(outcomes)
     seconds = sum(o.seconds for o in outcomes)
+    missing = sum(not o.found for law in laws.values() for o in law.optima)
+    given = [a for i, a in enumerate(sys.argv) if i and "--out" not in sys.argv[i - 1 : i + 1]]
     lines = [
         "# Scaling laws at toy budgets",
         "",
-        " ".join((__doc__ or "").partition("Toy budgets")[1:]).replace("\n", " ").strip(),
+        "".join((__doc__ or "").partition("Toy budgets")[1:]).replace("\n", " ").strip(),
         "",
         f"Trained on `{arguments.data}` as bytes, {arguments.length} tokens a sequence, float32; "
         f"{len(outcomes)} trainings in {seconds / 60:.0f} minutes on a shared machine. "
         "Losses are of the same held-out text, intervals of 95 %, exponents of y = a C^b.",
+        "",
+        f"{missing} of {sum(len(law.optima) for law in laws.values())} budgets of a program have "
+        "no minimum within reach of the sizes, and count in no law.",
         "",
         *exponents(laws),
         "",
@@ -123,7 +128,7 @@ def main() -> None:
         *trainings(outcomes),
         "",
         f"{datetime.date.today()}, {machine()}.",
-        f"`python benchmarks/scaling_law.py{''.join(' ' + shlex.quote(a) for a in sys.argv[1:])}`",
+        f"`python benchmarks/scaling_law.py{''.join(' ' + shlex.quote(a) for a in given)}`",
         "",
         "```json",
         json.dumps([o.as_dict() for o in outcomes]),
