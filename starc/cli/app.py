@@ -54,6 +54,7 @@ for name, command in (
     ("import", models.import_),
     ("distill", models.distill_),
     ("sample", evolution.sample),
+    ("mutate", evolution.mutate),
     ("mad", experiments.mad),
     ("scale", experiments.scale),
 ):

@@ -1,4 +1,4 @@
-"""Commands about genomes and spaces of programs: genome, sample.
+"""Commands about genomes and spaces of programs: genome, sample, mutate.
 
 Owns: their arguments and help. Refuses: heavy imports at the top, and the work itself.
 """
@@ -102,3 +102,60 @@ def sample(
         count_command(space, options)
     else:
         sample_command(space, options, count=count, seed=seed, folder=output)
+
+
+def mutate(
+    file: File,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many mutations.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGE, help="The same seed gives the same programs.")
+    ] = 0,
+    unconstrained: Annotated[
+        bool, typer.Option("--unconstrained", help="Draw blindly, and repair.")
+    ] = False,
+    level: Annotated[
+        str | None, typer.Option(help="Only backbone, operator or featurizer.")
+    ] = None,
+    units: Annotated[
+        int, typer.Option(min=1, max=LARGE, help="No program grows beyond so many units.")
+    ] = 64,
+    table: Annotated[
+        bool, typer.Option("--table", help="Print what came of the mutations, not programs.")
+    ] = False,
+    output: Output = "-",
+    model: ModelName = None,
+    set_: Set = None,
+) -> None:
+    """Print random mutations of a program, each of which verifies.
+
+    Of a program with holes, mutations of a random filling. Standard error says what was changed.
+
+    \b
+    Example: starc mutate examples/hybrid.star -n 3 --level backbone
+    """
+    from starc.cli.mutating import mutate_command
+
+    _check_level(level)
+    mutate_command(
+        file,
+        options_of(model, set_),
+        count=count,
+        seed=seed,
+        level=level,
+        constrained=not unconstrained,
+        units=units,
+        table=table,
+        output=output,
+    )
+
+
+def _check_level(level: str | None) -> None:
+    """Refuse a level that mutations do not have."""
+    from starc.grammar.errors import Diagnostic, StarError
+    from starc.search.mutate import LEVELS
+
+    if level is not None and level not in LEVELS:
+        message = f"there is no level '{level}'."
+        raise StarError(
+            Diagnostic("wrong-argument", message, hint=f"levels are {', '.join(LEVELS)}.")
+        )
