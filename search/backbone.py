@@ -200,9 +200,11 @@ def _unwrap(site: Site) -> Draft | None:
         branches = (branches[site.rng.randrange(len(branches))],)
     scheme = tuple(m for m in parallel.modifiers if isinstance(m, nodes.With))
     branches = tuple(
-        replace(b, modifiers=(*b.modifiers, *scheme))
-        if scheme and isinstance(b, nodes.Unit) and not _own_scheme(b)
-        else b
+        (
+            replace(b, modifiers=(*b.modifiers, *scheme))
+            if scheme and isinstance(b, nodes.Unit) and not _own_scheme(b)
+            else b
+        )
         for b in branches
     )
     return site.draft(put(site.backbone, path, *branches))
@@ -246,9 +248,7 @@ def _count(site: Site) -> Draft | None:
     return site.draft(put(site.backbone, path, replace(layer, count=literal(chosen))))
 
 
-def _counted(
-    site: Site, kind: object
-) -> list[tuple[Path, nodes.Repeat | nodes.Loop, int]]:
+def _counted(site: Site, kind: object) -> list[tuple[Path, nodes.Repeat | nodes.Loop, int]]:
     found = []
     for path, layer in places(site.backbone):
         if isinstance(layer, kind):  # type: ignore[arg-type]
@@ -307,9 +307,7 @@ def _rolls(backbone: Body) -> Iterator[tuple[Path, Body, int, int, int]]:
 def _shape(layer: nodes.Layer) -> object:
     """What a layer says apart from labels."""
     if not isinstance(layer, nodes.Unit):
-        outer = (
-            (layer.mode, layer.modifiers) if isinstance(layer, nodes.Parallel) else layer.count
-        )
+        outer = (layer.mode, layer.modifiers) if isinstance(layer, nodes.Parallel) else layer.count
         return outer, tuple(map(_shape, layer.body))
     return layer.operator, tuple((type(m), getattr(m, "names", m)) for m in layer.modifiers)
 
@@ -379,7 +377,8 @@ def _earlier(site: Site, path: Path) -> list[tuple[Path, nodes.Unit]]:
     for other, unit in site.units():
         if other >= path:
             break
-        inside = (at(site.backbone, other[:n]) for n in range(1, len(other)) if other[:n] != path[:n])
+        outer = (other[:n] for n in range(1, len(other)))
+        inside = (at(site.backbone, p) for p in outer if p != path[: len(p)])
         if not any(isinstance(layer, nodes.Repeat | nodes.Loop) for layer in inside):
             found.append((other, unit))
     return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from starc.compiler.memo import Body as Resolved
 from starc.compiler.types import Type
@@ -123,9 +124,7 @@ class Crossing:
         most = max(self.bounds.units, one.units)
         return mend(draft, one, self.verifier, most=most, repair=True)
 
-    def _draw(
-        self, kind: str, one: Checked, other: Checked, rng: random.Random
-    ) -> Draft | None:
+    def _draw(self, kind: str, one: Checked, other: Checked, rng: random.Random) -> Draft | None:
         site = Site(one, Pool((), {}, {}), self.bounds, rng, self.verifier)
         if kind == "unit":
             return _unit(site, other)
@@ -161,7 +160,7 @@ def _joined(
 
 def _segments(body: Body, cuts: Sequence[int]) -> list[Body]:
     ends = [0, *cuts, len(body)]
-    return [body[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [body[a:b] for a, b in pairwise(ends)]
 
 
 def _labelled(body: Body) -> dict[str, nodes.Layer]:

@@ -24,8 +24,8 @@ from starc.search.featurizers import FEATURIZER
 from starc.search.operators import OPERATOR
 from starc.search.pool import Pool, pool_of_program, pool_of_space
 from starc.search.repair import Rejected, Repairs, mend
-from starc.search.site import Bounds, Operation, Site
 from starc.search.sampling import draw
+from starc.search.site import Bounds, Operation, Site
 from starc.search.space import every, open_space
 from starc.search.verifying import Checked, Verifier
 

@@ -365,7 +365,9 @@ def _number(site: Site) -> Draft | None:
     if unit is None:
         return None
     node, resolved, call = _operator(site, unit), body_of(site, unit), unit.operator
-    assert node is not None and resolved is not None and isinstance(call, nodes.Call)
+    assert node is not None
+    assert resolved is not None
+    assert isinstance(call, nodes.Call)
     numbers = dict(resolved.arguments)
     whole = {
         p.name: int(numbers[p.name])

@@ -45,7 +45,7 @@ class Pool:
     valid: tuple[nodes.Unit | nodes.Parallel, ...] = ()
 
     def draw(self, rng: random.Random, shop: Workshop, constrained: bool) -> nodes.Layer | None:
-        """A random entry with its holes filled and its operators declared; None if there is none."""
+        """A random entry, its holes filled and its operators declared; None if there is none."""
         chosen = pick(rng, self.valid if constrained else self.entries)
         if chosen is None:
             return None

@@ -69,18 +69,19 @@ def outcomes(several: Sequence[Repairs]) -> str:
     """What came of every operation, as a Markdown table: draws, and the share of them that was
     whole, repaired (by kind) and rejected (with the commonest reason)."""
     lines = [
-        "| mode | level | operation | draws | whole | " + " | ".join(KINDS) + " | rejected | mostly |",
+        f"| mode | level | operation | draws | whole | {' | '.join(KINDS)} | rejected | mostly |",
         "|---|---|---|---|---|" + "---|" * len(KINDS) + "---|---|",
     ]
     for repairs in several:
         operations = dict.fromkeys(key[:3] for key in repairs.counts)
         for mode, level, name in sorted(operations):
-            found = {key[3]: n for key, n in repairs.counts.items() if key[:3] == (mode, level, name)}
+            own = (mode, level, name)
+            found = {key[3]: n for key, n in repairs.counts.items() if key[:3] == own}
             reasons = {k: n for k, n in found.items() if k.startswith(REJECTED)}
             rejected = sum(reasons.values())
-            draws = rejected + repairs.results[mode, level, name]
+            draws = rejected + repairs.results[own]
             shares = [f"{found.get(kind, 0) / draws:.0%}" for kind in (WHOLE, *KINDS)]
-            most = max(reasons, key=lambda k: (reasons[k], k)).removeprefix(REJECTED) if reasons else ""
+            most = max(reasons, key=lambda k: (reasons[k], k), default="").removeprefix(REJECTED)
             row = [mode, level, name, str(draws), *shares, f"{rejected / draws:.0%}", most]
             lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
@@ -227,9 +228,7 @@ class _Settler:
             and ours.function == theirs.function
         )
 
-    def other(
-        self, old: nodes.Layer | None, visible: list[_Cell | nodes.Parallel]
-    ) -> str | None:
+    def other(self, old: nodes.Layer | None, visible: list[_Cell | nodes.Parallel]) -> str | None:
         """The label of the last visible unit with the call that another had, made if need be."""
         if not isinstance(old, nodes.Unit):
             return None
@@ -241,9 +240,7 @@ class _Settler:
         return None
 
 
-def _labelled(
-    label: str, visible: list[_Cell | nodes.Parallel]
-) -> _Cell | nodes.Parallel | None:
+def _labelled(label: str, visible: list[_Cell | nodes.Parallel]) -> _Cell | nodes.Parallel | None:
     for layer in reversed(visible):
         own = layer.unit.label if isinstance(layer, _Cell) else layer.label
         if own == label:
@@ -323,7 +320,7 @@ def _untied(body: Body, pair: _Pair) -> Body:
 def _other_numbers(
     body: Body, calls: set[nodes.Call | nodes.Hole], draft: Draft, width: int
 ) -> Iterator[Body]:
-    """The body with numbers of its new calls replaced by divisors of the width, the nearest first."""
+    """The body with numbers of its new calls replaced by divisors of the width, nearest first."""
     divisors = [n for n in range(1, width + 1) if width % n == 0]
     new = [unit.operator for unit in units(body) if unit.operator not in calls]
     for call in dict.fromkeys(new):

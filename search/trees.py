@@ -268,9 +268,7 @@ class Workshop:
             names[callee] = self.own(name, there, there.body)
         return names
 
-    def adopt(
-        self, body: Body, theirs: Mapping[str, nodes.Operator], uses: Declared
-    ) -> Body:
+    def adopt(self, body: Body, theirs: Mapping[str, nodes.Operator], uses: Declared) -> Body:
         """Layers of another program with all that they call declared here.
 
         An operator of a name that means another one here gets a new name.

@@ -92,9 +92,7 @@ def test_every_operation_changes_a_program_for_another_that_verifies(
 def test_walks_stay_sound_and_bounded():
     for constrained in (True, False):
         rng = random.Random(5)
-        mutator = Mutator(
-            POOL, verifier=VERIFIER, bounds=Bounds(units=14), constrained=constrained
-        )
+        mutator = Mutator(POOL, verifier=VERIFIER, bounds=Bounds(units=14), constrained=constrained)
         program = parse(source(PROGRAM))
         for step in range(40):
             change = mutator.mutate(program, rng)
