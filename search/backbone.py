@@ -421,10 +421,11 @@ def _unit_residual(site: Site) -> Draft | None:
     path, layer = chosen
     assert isinstance(layer, nodes.Unit | nodes.Parallel)
     kept = tuple(m for m in layer.modifiers if not isinstance(m, nodes.With))
+    modifiers: tuple[nodes.Modifier, ...] = kept
     if kept == layer.modifiers or not site.chance():
         scheme = expression(RESIDUALS[site.rng.randrange(len(RESIDUALS))])
-        kept = (*kept, nodes.With("residual", scheme, span=PLACE))
-    return site.draft(put(site.backbone, path, replace(layer, modifiers=kept)))
+        modifiers = (*kept, nodes.With("residual", scheme, span=PLACE))
+    return site.draft(put(site.backbone, path, replace(layer, modifiers=modifiers)))
 
 
 BACKBONE = tuple(

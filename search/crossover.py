@@ -18,7 +18,7 @@ from starc.compiler.memo import Body as Resolved
 from starc.compiler.types import Type
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
-from starc.search.operators import body_of, edited
+from starc.search.operators import body_of, edited, whole_number
 from starc.search.pool import Pool
 from starc.search.repair import Draft, Rejected, Repairs, mend
 from starc.search.site import Bounds, Site
@@ -293,14 +293,14 @@ def _inlined(
         if isinstance(n, nodes.Name) and id(n) not in stages:
             if n.name in parameters and n.name not in arguments:
                 return None
-            if n.name in arguments and arguments[n.name] != int(arguments[n.name]):
+            if n.name in arguments and whole_number(arguments[n.name]) is None:
                 return None
             if n.name in bound and known.get(n.name, ()) != _type(donor, n.name):
                 return None
 
     def change(n: nodes.Node) -> nodes.Node:
         if isinstance(n, nodes.Name) and n.name in arguments:
-            return number(int(arguments[n.name]), PLACE)
+            return number(whole_number(arguments[n.name]) or 0, PLACE)
         return n
 
     return rewrite(value, change)

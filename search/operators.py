@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from starc.compiler.memo import Body as Resolved
 from starc.compiler.types import Constant, Feature
@@ -350,9 +351,14 @@ def whole_of(value: nodes.Expr, resolved: Resolved) -> int | None:
     if isinstance(value, nodes.Number) and value.value.denominator == 1:
         return int(value.value)
     if isinstance(value, nodes.Name):
-        number = dict(resolved.arguments).get(value.name)
-        if number is not None and not isinstance(number, str | bool) and number == int(number):
-            return int(number)
+        return whole_number(dict(resolved.arguments).get(value.name))
+    return None
+
+
+def whole_number(value: object) -> int | None:
+    """A whole number as an int; None for anything else."""
+    if isinstance(value, int | float | Fraction) and value == int(value):
+        return int(value)
     return None
 
 
@@ -369,11 +375,8 @@ def _number(site: Site) -> Draft | None:
     assert resolved is not None
     assert isinstance(call, nodes.Call)
     numbers = dict(resolved.arguments)
-    whole = {
-        p.name: int(numbers[p.name])
-        for p in node.parameters
-        if p.kind == "int" and p.name in numbers and numbers[p.name] == int(numbers[p.name])
-    }
+    found = {p.name: whole_number(numbers.get(p.name)) for p in node.parameters if p.kind == "int"}
+    whole = {parameter: n for parameter, n in found.items() if n is not None}
     name = site.pick(list(whole))
     if name is None:
         return None

@@ -208,12 +208,10 @@ class _Settler:
             if label is None:
                 raise Rejected("feature argument")
             self.repairs.append(MOVED)
-            named = (
-                replace(value, unit=label)
-                if isinstance(value, nodes.Member)
-                else replace(value, name=label)  # type: ignore[type-var]
-            )
-            unit = with_argument(unit, argument, named)  # type: ignore[arg-type]
+            named: nodes.Expr = nodes.Name(label, span=value.span)
+            if isinstance(value, nodes.Member):
+                named = replace(value, unit=label)
+            unit = with_argument(unit, argument, named)
         return unit
 
     @staticmethod
@@ -301,7 +299,7 @@ def _pairs(body: Body) -> Iterator[_Pair]:
     labelled = {unit.label: unit.operator for unit in units(body) if unit.label}
     for unit in units(body):
         for tie in ties(unit):
-            yield tie, unit.operator, labelled.get(tie.label)
+            yield tie, unit.operator, labelled.get(str(tie.label))
 
 
 def _untied(body: Body, pair: _Pair) -> Body:
@@ -331,9 +329,9 @@ def _other_numbers(
             if isinstance(value, nodes.Number) and value.value.denominator == 1:
                 numbers.append((index, max(1, int(value.value))))
         for nth in range(4):
-            for index, value in numbers:
-                near = sorted(divisors, key=lambda n: (abs(math.log(n / value)), n))
-                near = [n for n in near if n != value]
+            for index, now in numbers:
+                near = sorted(divisors, key=lambda n: (abs(math.log(n / now)), n))
+                near = [n for n in near if n != now]
                 if nth >= len(near):
                     continue
                 chosen = literal(near[nth])
