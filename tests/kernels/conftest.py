@@ -33,8 +33,9 @@ SCRIPTS = Path(__file__).parent
 
 def text_of(plans: Sequence[KernelPlan]) -> str:
     """A file that holds the kernels of `plans` and nothing else."""
+    called = render("function/transformed.py.j2", name="transformed") + "\n\n"
     parts = [render(name, **({"kernel": plan} if plan else {})) for name, plan in sections(plans)]
-    return HEADER + "".join(parts)
+    return HEADER + called + "".join(parts)
 
 
 @pytest.fixture
