@@ -58,6 +58,7 @@ class Case:
 def load(plans: Sequence[KernelPlan]) -> ModuleType:
     """A generated file that holds the kernels of `plans`."""
     text = "import os\nimport torch\nimport torch.nn.functional as F\nfrom torch import Tensor\n"
+    text += render("function/transformed.py.j2", name="transformed") + "\n\n"
     for name, plan in sections(plans):
         text += render(name, **({"kernel": plan} if plan else {}))
     with tempfile.TemporaryDirectory() as folder:
