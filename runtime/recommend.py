@@ -17,8 +17,12 @@ from starc.runtime.precision import PRECISIONS, fastest_precision
 from starc.runtime.run import Settings
 from starc.runtime.schedule import SCHEDULES
 
-LEARNING_RATE = 2e-3
-"""The peak for matrices that read 128 channels (optim.py), in models of 4 units."""
+LEARNING_RATE = 4e-3
+"""The peak for matrices that read 128 channels (optim.py), in models of 4 units.
+
+Near the best of short runs of attention (benchmarks/results/learning_rates.md); recurrences bear
+more.
+"""
 
 
 def recommended_settings(
@@ -39,7 +43,7 @@ def recommended_settings(
     """Settings for a program, with what is not given chosen for it.
 
     Length: the task's; of text the context, 512 at most. Batch: 4,096 tokens of text a step, and
-    128 examples of a task. Learning rate: 2e-3, of which optim.py makes rates that fit the width
+    128 examples of a task. Learning rate: 4e-3, of which optim.py makes rates that fit the width
     and the depth. Precision "auto" times a step of both kinds on the device. `others` are settings
     as they are. Raises StarError for a model that cannot read the data, a length beyond its
     context, or a device that is not there.

@@ -52,7 +52,7 @@ def train(
         int | None, typer.Option(min=1, help="Tokens of a sequence; default: context, at most 512.")
     ] = None,
     lr: Annotated[
-        float | None, typer.Option("--lr", help="Peak learning rate at width 128; default 2e-3.")
+        float | None, typer.Option("--lr", help="Peak learning rate at width 128; default 4e-3.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=LARGE, help="Weights and batches; default 0.")
