@@ -208,7 +208,7 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value, parameter.device_mesh, parameter.placements)  # type: ignore
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
 def _error(code: str, message: str, hint: str = "") -> StarError:

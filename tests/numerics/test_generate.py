@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from starc.compiler.driver import compile_program
+from starc.compiler.options import Options
+from starc.grammar.library import read_source
+from starc.runtime.loader import load
 from starc.runtime.reference import random_parameters
 from tests.numerics.agreement import Compiled, build
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 PROGRAM = """use std.attention.mha use std.recurrent.mamba2 use std.convolution.gconv
 model m {{ vocab = 13  width = 16  context = 24  {settings}
@@ -92,3 +99,17 @@ def test_a_cache_that_is_full_says_so(model: Any) -> None:
     with pytest.raises(ValueError, match="room for 4 tokens"):
         model(PROMPT, cache)
     assert cache.length == 0
+
+
+@pytest.mark.parametrize("program", ["mamba2", "striped_hyena", "differential", "encoder"])
+def test_no_token_is_refused_before_anything_changes(program: str):
+    overrides = (("vocab", "64"), ("width", "64"), ("context", "64"))
+    source = read_source(EXAMPLES / f"{program}.star")
+    model = load(compile_program(source, Options(overrides=overrides, format=False)).text).Model()
+    with pytest.raises(ValueError, match="nothing to read"):
+        model(torch.zeros(2, 0, dtype=torch.int64))
+    if program != "encoder":  # which has no cache
+        cache = model.init_cache(2, 8)
+        with pytest.raises(ValueError, match="nothing to read"):
+            model(torch.zeros(2, 0, dtype=torch.int64), cache)
+        assert model(torch.zeros(2, 3, dtype=torch.int64), cache).shape == (2, 3, 64)
