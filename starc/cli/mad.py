@@ -256,7 +256,7 @@ def _chance(judgement: Judgement, task: str) -> str:
 def _footer(judgement: Judgement) -> str:
     state = "" if judgement.state is None else f", {judgement.state:,} state elements asked for"
     return (
-        f"{judgement.name}: {judgement.parameters:,} parameters{state}; "
+        f"{judgement.name}: {judgement.parameters:,} parameters at the smallest vocabulary{state}; "
         f"{len(judgement.records)} of {judgement.planned} runs, {judgement.seconds:.0f} s of one "
         f"process, {judgement.data_share:.1%} of it making data"
     )
