@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from starc.compiler.digest import digest
 from starc.compiler.inventory import model_parameters
 from starc.compiler.ir import Model
+from starc.compiler.kernel_plan import KernelPlan
 from starc.compiler.options import Limits, Options
 from starc.compiler.passes import PIPELINE
 from starc.compiler.printer import print_model
@@ -32,6 +33,8 @@ class Artifact:
     text: str
     digest: str
     warnings: tuple[Diagnostic, ...]
+    kernels: tuple[KernelPlan, ...] = ()
+    """The Triton kernels in the file; equal ones stand there once."""
 
 
 def resolve_source(source: Source, options: Options) -> tuple[Model, tuple[Diagnostic, ...]]:
@@ -101,7 +104,8 @@ def compile_program(source: Source, options: Options, watch: Watch | None = None
 
     model = run_passes(model, observe)
     plan = lower(model, identity, source.text)
-    return Artifact(model.name, emit(plan, format=options.format), identity, warnings)
+    text = emit(plan, format=options.format)
+    return Artifact(model.name, text, identity, warnings, plan.kernels)
 
 
 def check_program(source: Source, options: Options) -> tuple[Diagnostic, ...]:

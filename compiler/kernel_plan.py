@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from starc.compiler.kernel_activation import ACTIVATIONS, Activation
@@ -40,13 +40,41 @@ class Launch:
     """One Triton kernel of a generated file with the argument types of a launch, in Triton's words.
 
     `aligned` names the integers that are divisible by 16 whenever the channels are, as Triton finds
-    out at each launch; without it there are no 128-bit accesses.
+    out at each launch; without it there are no 128-bit accesses. `constants` are the values of
+    `tl.constexpr` arguments, `products` says that there are matrix products, which belong on tensor
+    cores.
     """
 
     kernel: str
     signature: dict[str, str]
     warps: int
     aligned: tuple[str, ...]
+    constants: dict[str, object] = field(default_factory=dict)
+    stages: int = 3
+    products: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one launch does: FLOPs of matrix products (2 a multiplication with its addition), or of
+    all arithmetic where there is none, and bytes.
+
+    `moved` are the bytes that its loads and stores take from memory and bring there, where what
+    several programs read at the same time is read once, and from the second-level cache after that.
+    `least` are those of operands and results of the `operation`, each once, whatever number of
+    launches it is divided into.
+    """
+
+    kernel: str
+    operation: str
+    flops: int
+    moved: int
+    least: int
+
+
+SMALL_SHARED = 99 * 1024
+"""Shared memory of one program in bytes, on the smallest of the GPUs with 128-bit accesses and
+tensor cores for bfloat16 (sm_86, sm_89, sm_120); an AMD gfx942 has 64 KiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +111,19 @@ class KernelPlan:
         words = re.sub(r"(?<=\d)_(?=\d)", "x", self.name).split("_")  # 768_3 reads 768x3
         return "".join(word.capitalize() for word in words)
 
-    def launches(self, element: str) -> tuple[Launch, ...]:
-        """The Triton kernels, launched on operands of type `element` (`fp32`, `fp16`, `bf16`)."""
+    def launches(self, element: str, shared: int = SMALL_SHARED) -> tuple[Launch, ...]:
+        """The Triton kernels, launched on operands of type `element` (`fp32`, `fp16`, `bf16`) on a
+        device with so much shared memory for one program, in bytes."""
+        raise NotImplementedError
+
+    @property
+    def fused(self) -> tuple[str, ...]:
+        """What the kernel does, in words or formulas: the operation first."""
+        raise NotImplementedError
+
+    def work(self, batch: int, tokens: int, size: int) -> tuple[Work, ...]:
+        """What each launch does for so many sequences of so many tokens, elements of `size`
+        bytes."""
         raise NotImplementedError
 
 
@@ -172,7 +211,7 @@ class GatedProduct(ChannelPlan):
     def tile(self) -> Tile:
         return _tile(self.channels, elements=2048, columns=512, warps=4)
 
-    def launches(self, element: str) -> tuple[Launch, ...]:
+    def launches(self, element: str, shared: int = SMALL_SHARED) -> tuple[Launch, ...]:
         pointer, integer = f"*{element}", "i32"
         reads = {f"p_{x}": pointer for x in self.operands}
         writes = {f"p_d_{x}": pointer for x in self.operands}
@@ -183,6 +222,17 @@ class GatedProduct(ChannelPlan):
         return (
             self._launch("forward", *forward.items()),
             self._launch("backward", *backward.items()),
+        )
+
+    @property
+    def fused(self) -> tuple[str, ...]:
+        return (self.formula,)
+
+    def work(self, batch: int, tokens: int, size: int) -> tuple[Work, ...]:
+        elements = batch * tokens * self.channels
+        return (
+            Work(f"{self.name}_forward", "forward", 8 * elements, *(3 * elements * size,) * 2),
+            Work(f"{self.name}_backward", "backward", 16 * elements, *(5 * elements * size,) * 2),
         )
 
 
@@ -246,7 +296,7 @@ class GatedConvolution(ChannelPlan):
         # Narrow and tall: the rows that neighbours read twice, and the filter's shares, grow rarer.
         return _tile(self.channels, elements=2048, columns=64, warps=4)
 
-    def launches(self, element: str) -> tuple[Launch, ...]:
+    def launches(self, element: str, shared: int = SMALL_SHARED) -> tuple[Launch, ...]:
         pointer, integer = f"*{element}", "i32"
         reads = {**{f"p_{x}": pointer for x in self.operands}, "p_taps": "*fp32"}
         writes = {f"p_d_{x}": pointer for x in self.operands}
@@ -258,6 +308,37 @@ class GatedConvolution(ChannelPlan):
         return (
             self._launch("forward", *forward.items()),
             self._launch("backward", *backward.items()),
+        )
+
+    @property
+    def fused(self) -> tuple[str, ...]:
+        return (self.formula,)
+
+    def work(self, batch: int, tokens: int, size: int) -> tuple[Work, ...]:
+        elements, operands = batch * tokens * self.channels, len(self.operands)
+        row_tiles = batch * -(-tokens // self.tile.rows)
+        # Neighbouring tiles read up to `taps - 1` rows of the filtered operands twice, and each
+        # leaves its share of the filter's gradient.
+        again = batch * -(-tokens // self.tile.rows) * (self.taps - 1) * self.channels * size
+        filtered = 1 + self.input_gate
+        shares = 4 * row_tiles * self.taps * self.channels
+        forward, backward = ((n * elements * size) for n in (operands + 1, 2 * operands + 1))
+        ahead = (1 + self.output_gate) * again
+        return (
+            Work(
+                f"{self.name}_forward",
+                "forward",
+                (2 * self.taps + 2) * elements,
+                forward + filtered * again,
+                forward,
+            ),
+            Work(
+                f"{self.name}_backward",
+                "backward",
+                (6 * self.taps + 4) * elements,
+                backward + filtered * again + ahead + shares,
+                backward,
+            ),
         )
 
 

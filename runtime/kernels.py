@@ -67,6 +67,9 @@ class KernelReport:
         narrow_accesses: loads and stores of global memory of fewer bits.
         atomics: atomic instructions on global memory.
         matrix_instructions: tensor-core (matrix-core) instructions.
+        group_instructions: those of them that a whole group of four warps issues, with operands in
+            shared memory (wgmma on sm_90, tcgen05.mma on sm_100): the only ones that reach the
+            full rate there.
     """
 
     kernel: str
@@ -79,6 +82,7 @@ class KernelReport:
     narrow_accesses: int
     atomics: int
     matrix_instructions: int
+    group_instructions: int = 0
 
     @property
     def fits(self) -> bool:
@@ -161,6 +165,7 @@ def _read_cuda(asm: Mapping[str, Any]) -> dict[str, int]:
         "narrow_accesses": len(accesses) - wide,
         "atomics": _count(r"\b(?:atom|red)\.", ptx),
         "matrix_instructions": _count(r"\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma)\b", ptx),
+        "group_instructions": _count(r"\b(?:wgmma\.mma_async|tcgen05\.mma)\b", ptx),
     }
 
 

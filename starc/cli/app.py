@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from starc import __version__
-from starc.cli import evolution, experiments, language, models
+from starc.cli import evolution, experiments, kernels, language, models
 
 app = typer.Typer(
     add_completion=False,
@@ -61,4 +61,5 @@ for name, command in (
     app.command(name)(command)
 
 app.add_typer(evolution.genome, name="genome")
+app.add_typer(kernels.kernels, name="kernels")
 app.add_typer(models.tokenizer, name="tokenizer")
