@@ -18,6 +18,7 @@ STEPS = ("step", "resume")
 
 SUPPORT: dict[str, tuple[str, ...]] = {
     # mixers
+    "banded_attention": ("overlapping",),
     "linear_attention": (*CHUNKS, *STEPS),
     "scalar_recurrence": (*CHUNKS, "ScalarRecurrence", *STEPS, "decayed"),
     "diagonal_recurrence": (*CHUNKS, "DiagonalRecurrence", *STEPS, "decayed"),
@@ -39,6 +40,7 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "decay_scores": ("wide",),
     "semi_separable_matrix": ("wide", "to_chunks"),
     # support functions
+    "overlapping": ("transformed", "OverlappingBlocks"),
     "step": ("as_heads",),
     "resume": ("as_heads",),
     "ScalarRecurrence": ("over_batch", "carry", "sums_from_here"),
@@ -66,7 +68,7 @@ NAMES = frozenset(
     corner_entries signed_scores join_blocks LagSum DecayScan SignedScan
     HalfRotation InterleavedRotation StateChain chain_states DiagonalScores
     step delta_step dplr_step resume as_heads decayed multiplied
-    transformed over_batch""".split()
+    transformed over_batch overlapping OverlappingBlocks""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""
 

@@ -156,6 +156,24 @@ def test_attention_from_a_history(heads: tuple[int, int, int], band: int):
                 torch.testing.assert_close(part, whole[:, -new:])
 
 
+def test_banded_attention_keeps_keys_and_values_once():
+    """For the backward pass blocks that overlap are views, and V leaves the rest of its tensor."""
+    p = plan("banded_attention", 4, 4, 4, scale=0.25, band=16, v_channels=N)
+    packed = torch.randn(1, 160, 4, 3 * N, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        C, B, V = packed.split(N, dim=-1)
+        y = getattr(load(p), p.name)(C, B, V)
+    one = y.numel() * y.element_size()
+    assert sum(kept.values()) < 4.8 * one  # C, B, V, y, and the sums and masks of softmax
+
+
 @pytest.mark.parametrize("heads", GROUPS)
 @pytest.mark.parametrize("floor", [None, 1.0])
 @pytest.mark.parametrize("scale", [1.0, -0.3])
