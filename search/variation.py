@@ -1,0 +1,276 @@
+"""New programs for a search: drawn from its space, mutated, crossed; each verified and costed.
+
+Every function follows from the texts of the parents and the generator alone, whatever was asked
+before: programs are always taken up from their text.
+
+Owns: from texts to `Program`s. Refuses: choosing parents (the algorithms), and what operations do.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from starc.compiler import ir
+from starc.compiler.cost import CostModel
+from starc.compiler.holes import is_hole
+from starc.compiler.options import Options
+from starc.grammar import nodes
+from starc.grammar.errors import Diagnostic, StarError
+from starc.grammar.parser import parse
+from starc.grammar.printer import format_program
+from starc.grammar.source import Source
+from starc.search.crossover import Crossing
+from starc.search.mutate import Mutator
+from starc.search.objectives import static_figures
+from starc.search.pool import Pool, pool_of_program, pool_of_space
+from starc.search.sampling import PATIENCE
+from starc.search.site import Bounds
+from starc.search.space import Space, every, open_space, sample
+from starc.search.trees import Workshop
+from starc.search.verifying import Checked, Verifier
+
+STEPS = (1, 8)
+"""So many mutations lie between a program without holes and a random program of its family."""
+
+REDRAWS = 8
+"""So often a child that was proposed before is changed again, before it is proposed twice."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A verified program: its text, what it means (`Verifier.identity`), what its units are, and
+    the figures that need no training."""
+
+    text: str
+    identity: str
+    units: tuple[Mapping[str, Any], ...] = field(repr=False, default=())
+    figures: Mapping[str, float] = field(repr=False, default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A new program and how it came to be: the words of a Proposal."""
+
+    program: Program
+    operation: str
+    level: str = ""
+    repairs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Variation:
+    """Makes programs of one space, or of the family of one program.
+
+    `length` (tokens, None: each program's context) and `dtype` are those of the figures; `units`
+    bounds the size of programs. `seeds` are programs without holes to start from.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: Options | None = None,
+        *,
+        seeds: Sequence[Source] = (),
+        length: int | None = None,
+        dtype: str = "bf16",
+        units: int = 64,
+        constrained: bool = True,
+        points: int = 2,
+    ) -> None:
+        options = options or Options()
+        self.length, self.dtype = length, dtype
+        self.verifier, self.costs = Verifier(options.limits), CostModel()
+        self.name = source.name
+        self.space = _standing_alone(open_space(source, options), options)
+        self.holes = self.space.holes
+        plain = nodes.Program((*self.space.others, self.space.model), source)
+        if self.holes:
+            first = self._filled(random.Random("pool"))[0]
+        else:
+            first = self.verifier.check(plain)
+        self.pool = self._pool(first)
+        self.origin = None if self.holes else self.program(first)
+        bounds = Bounds(units=units)
+        self.mutator = Mutator(
+            self.pool, verifier=self.verifier, bounds=bounds, constrained=constrained
+        )
+        self.crossing = Crossing(verifier=self.verifier, bounds=bounds, points=points)
+        self._parsed = lru_cache(maxsize=512)(self._parse)
+        self.seeds = tuple(self._seed(seed, options) for seed in seeds)
+
+    def fresh(self, rng: random.Random) -> Made:
+        """A random filling of the space; without holes, a few mutations of its program."""
+        if self.origin is not None:
+            return self.mutated(self.origin.text, rng, times=rng.randint(*STEPS))
+        checked, rejected = self._filled(rng)
+        return Made(self.program(checked), "draw", "", _repairs((), [("draw", "")] * rejected))
+
+    def mutated(
+        self, text: str, rng: random.Random, *, times: int = 1, level: str | None = None
+    ) -> Made:
+        """A program after so many mutations, at least one."""
+        names: list[str] = []
+        repairs: list[str] = []
+        rejected: list[tuple[str, str]] = []
+        program = self._parsed(text)
+        for _ in range(max(1, times)):
+            change = self.mutator.mutate(program, rng, level=level)
+            names.append(change.name)
+            repairs += change.repairs
+            rejected += change.rejected
+            # From the text again: what follows must not depend on how a tree came to be.
+            program = self._parsed(format_program(change.program))
+        checked = self.verifier.check(program)
+        return Made(
+            self.program(checked), " + ".join(names), change.level, _repairs(repairs, rejected)
+        )
+
+    def crossed(self, first: str, second: str, rng: random.Random) -> Made:
+        """A child of two programs."""
+        child = self.crossing.cross(self._parsed(first), self._parsed(second), rng)
+        checked = self.verifier.check(self._parsed(format_program(child.program)))
+        repairs = _repairs(child.repairs, child.rejected)
+        return Made(self.program(checked), f"crossover: {child.name}", "", repairs)
+
+    def child(
+        self,
+        parents: Sequence[str],
+        rng: random.Random,
+        *,
+        crossover: float,
+        mutation: float,
+        known: Collection[str] = (),
+        level: str | None = None,
+    ) -> Made:
+        """A child of one or two programs: crossed with probability `crossover`, then mutated once
+        for each unit with probability `mutation`; what was not crossed is mutated at least once.
+
+        What means the same as a known identity is mutated further. Where nothing verifies, a fresh
+        program takes its place.
+        """
+        parts: list[Made] = []
+        text = parents[0]
+
+        def add(make: Callable[[], Made]) -> bool:
+            nonlocal text
+            try:
+                parts.append(make())
+            except StarError:  # parents that no crossover, or no mutation, can be made of
+                return False
+            text = parts[-1].program.text
+            return True
+
+        if len(parents) > 1 and parents[0] != parents[1] and rng.random() < crossover:
+            add(lambda: self.crossed(parents[0], parents[1], rng))
+        size = int(self.check(text).figures["units"])
+        times = sum(rng.random() < mutation for _ in range(size))
+        if times or not parts:
+            add(lambda: self.mutated(text, rng, times=times, level=level))
+        for _ in range(REDRAWS):
+            if parts and parts[-1].program.identity not in known:
+                break
+            if not add(lambda: self.mutated(text, rng, level=level)):
+                break
+        if not parts:
+            return self.fresh(rng)
+        return _joined(parts)
+
+    def check(self, text: str) -> Program:
+        """The program of a text; raises StarError for what is wrong with it."""
+        return self.program(self.verifier.check(self._parsed(text)))
+
+    def program(self, checked: Checked) -> Program:
+        """A checked program as text, with its figures."""
+        figures = static_figures(checked, length=self.length, dtype=self.dtype, costs=self.costs)
+        text = format_program(checked.program)
+        return Program(text, checked.identity, described_units(checked.ir), figures)
+
+    def _parse(self, text: str) -> nodes.Program:
+        return parse(Source(self.name, text))
+
+    def _filled(self, rng: random.Random) -> tuple[Checked, int]:
+        """A filling that verifies, and how many before it did not."""
+        for rejected in range(PATIENCE):
+            text = format_program(sample(self.space, rng))
+            try:
+                return self.verifier.check(self._parse(text)), rejected
+            except StarError as failure:
+                last = failure
+        refusal = Diagnostic(
+            "no-valid-filling",
+            f"none of {PATIENCE:,} random fillings of this space verifies; what follows is wrong "
+            "with the last one.",
+            hint="narrow the options of its holes.",
+        )
+        raise StarError([refusal, *last.diagnostics[:3]])
+
+    def _pool(self, first: Checked) -> Pool:
+        if self.holes:
+            return pool_of_space(self.space, first, self.verifier)
+        return pool_of_program(first, self.verifier)
+
+    def _seed(self, seed: Source, options: Options) -> Program:
+        space = _standing_alone(open_space(seed, replace(options, model=None)), options)
+        program = nodes.Program((*space.others, space.model), seed)
+        if any(is_hole(node) for d in program.declarations for node in every(d)):
+            raise StarError(
+                Diagnostic(
+                    "hole-left",
+                    f"'{seed.name}' has holes: a search starts from whole programs.",
+                    hint="starc sample fills the holes.",
+                )
+            )
+        return self.check(format_program(program))
+
+
+def described_units(model: ir.Model) -> tuple[Mapping[str, Any], ...]:
+    """The units of a model in order: `path`, `operator`, paths of those that it `shares` weights
+    with, and (feature, path of its unit) for what it `reuses`."""
+    return tuple(
+        {
+            "path": unit.path,
+            "operator": unit.operator,
+            "shares": sorted({owner for _, owner in unit.shares} | {t.unit for t in unit.ties}),
+            "reuses": [[ref.name, ref.unit] for _, ref in unit.inputs if ref.unit != unit.path],
+        }
+        for unit in ir.units(model.layers)
+    )
+
+
+def _standing_alone(space: Space, options: Options) -> Space:
+    """The space with operators of other files, but the standard library's, declared in it: workers
+    are given text, and no folder to look in."""
+    foreign = [d for d in space.others if isinstance(d, nodes.Use) and d.path[0] != "std"]
+    if not foreign:
+        return space
+    program = nodes.Program((*space.others, space.model), space.source)
+    shop = Workshop.of(program, space.operators, options.limits)
+    for use in foreign:
+        name = use.path[-1]
+        shop.own(name, space.operators[name], space.operators[name].body)
+    declared = sorted(shop.declared.values(), key=lambda node: isinstance(node, nodes.Operator))
+    return replace(space, others=tuple(declared), operators=dict(shop.operators))
+
+
+def _repairs(repairs: Sequence[str], rejected: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What a making took, as JSON: kinds of repairs, and draws that came to nothing by reason."""
+    reasons = Counter(f"{name}: {reason}" if reason else name for name, reason in rejected)
+    return {"repairs": list(repairs), "rejected": dict(sorted(reasons.items()))}
+
+
+def _joined(parts: Sequence[Made]) -> Made:
+    """The last program, made by all of them one after the other."""
+    repairs = [kind for part in parts for kind in part.repairs["repairs"]]
+    rejected: Counter[str] = Counter()
+    for part in parts:
+        rejected.update(part.repairs["rejected"])
+    return Made(
+        parts[-1].program,
+        " + ".join(part.operation for part in parts),
+        parts[-1].level,
+        {"repairs": repairs, "rejected": dict(sorted(rejected.items()))},
+    )
