@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from starc import __version__
-from starc.cli import evolution, experiments, kernels, language, models
+from starc.cli import evolution, experiments, kernels, language, models, reports
 
 app = typer.Typer(
     add_completion=False,
@@ -57,6 +57,7 @@ for name, command in (
     ("mutate", evolution.mutate),
     ("mad", experiments.mad),
     ("scale", experiments.scale),
+    ("scale-up", reports.scale_up),
 ):
     app.command(name)(command)
 

@@ -85,3 +85,11 @@ def process() -> Command:
         return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished search; nobody writes to it."""
+    from tests.starc.searched import make_search
+
+    return make_search(tmp_path_factory.mktemp("searched") / "run")

@@ -22,7 +22,7 @@ def test_its_program_compiles():
 
 
 def test_it_names_every_command():
-    described = set(re.findall(r"^\| `starc (\w+)", README, re.MULTILINE))
+    described = set(re.findall(r"^\| `starc ([\w-]+)", README, re.MULTILINE))
     assert described == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,54 @@
+"""Commands about finished and running searches: report, watch, scale-up.
+
+Owns: their arguments and help. Refuses: heavy imports at the top, and the work itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from starc.cli import files
+from starc.cli.arguments import Json
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
+
+
+def scale_up(
+    run: Run,
+    member: Annotated[int, typer.Argument(metavar="MEMBER", help="Its number in the search.")],
+    width: Annotated[int | None, typer.Option(min=1, help="Channels of the stream.")] = None,
+    units: Annotated[
+        int | None, typer.Option(min=1, help="Units, repeats unrolled; the nearest possible.")
+    ] = None,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="The count of every outermost repeat.")
+    ] = None,
+    vocab: Annotated[int | None, typer.Option(min=1, help="Entries of the vocabulary.")] = None,
+    context: Annotated[int | None, typer.Option(min=1, help="Tokens of a sequence.")] = None,
+    parameters: Annotated[
+        int | None,
+        typer.Option(min=1, help="Parameters, in place of --width: the nearest possible."),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="OUT", help="The program to write.")
+    ] = files.STANDARD,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that costs are for; default: the context.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Type of cached values: fp32, bf16, fp16.")] = "bf16",
+    as_json: Json = False,
+) -> None:
+    """Write a program that a search found at another size, and print what it costs.
+
+    The table goes to standard error where the program goes to standard output.
+
+    \b
+    Example: starc scale-up runs/search 142 --width 2048 --units 48 -o found.star
+    """
+    from starc.cli.scaling_up import Sizes, scale_up_command
+
+    sizes = Sizes(width, units, repeat, vocab, context, parameters)
+    scale_up_command(run, member, sizes, output=output, length=length, dtype=dtype, as_json=as_json)
