@@ -139,6 +139,15 @@ class EventRow:
     text: str
 
 
+def exists(folder: Path) -> bool:
+    """Whether there is a search in `folder`."""
+    path = folder / FILE
+    if not path.is_file():
+        return False
+    with Store._open(path, "ro") as store:
+        return bool(store._rows("select 1 from sqlite_master where name = 'run'"))
+
+
 class Store:
     """An open record. The driver opens it to write; everyone else with `read`."""
 
@@ -146,20 +155,33 @@ class Store:
         self.path, self._db = path, connection
 
     @classmethod
-    def create(cls, folder: Path) -> Store:
-        """An empty record in a folder, which must have none; raises StarError, OSError."""
-        path = folder / FILE
-        if path.exists():
-            raise _error(
-                "run-exists",
-                f"there is a search in '{folder}' already.",
-                "add --resume to go on with it, or name another folder with --out.",
-            )
+    def create(
+        cls,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any],
+        versions: Mapping[str, str],
+        device: str,
+        data_digest: str,
+        command: str,
+    ) -> Store:
+        """A record with its one row of `run`, in a folder that has none; raises StarError, OSError.
+
+        One that was killed before it was whole counts as none.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        store = cls._open(path, "rwc")
-        with store.transaction():  # a file without the tables is no record
-            for statement in _TABLES.strip().split(";\n"):
+        store = cls._open(folder / FILE, "rwc")
+        with store.transaction():
+            if store._rows("select 1 from sqlite_master where name = 'run'"):
+                raise _error(
+                    "run-exists",
+                    f"there is a search in '{folder}' already.",
+                    "add --resume to go on with it, or name another folder with --out.",
+                )
+            for statement in filter(None, map(str.strip, _TABLES.split(";"))):
                 store._db.execute(statement)
+            texts = _json(settings), _json(versions)
+            store._insert("run", (SCHEMA, *texts, device, data_digest, command, time.time()))
         return store
 
     @classmethod
@@ -175,7 +197,7 @@ class Store:
     @classmethod
     def _checked(cls, folder: Path, mode: str) -> Store:
         path = folder / FILE
-        if not path.exists():
+        if not exists(folder):
             raise _error(
                 "no-run",
                 f"there is no search in '{folder}'.",
@@ -237,21 +259,6 @@ class Store:
         self._db.execute("commit")
 
     # --- writing: each inside a transaction ------------------------------------------------------
-
-    def set_run(
-        self,
-        *,
-        settings: Mapping[str, Any],
-        versions: Mapping[str, str],
-        device: str,
-        data_digest: str,
-        command: str,
-    ) -> None:
-        """Write the one row of `run`."""
-        self._insert(
-            "run",
-            (SCHEMA, _json(settings), _json(versions), device, data_digest, command, time.time()),
-        )
 
     def change_settings(self, settings: Mapping[str, Any]) -> None:
         """Another budget, for a run that is extended."""

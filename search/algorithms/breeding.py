@@ -26,11 +26,13 @@ def first(context: Context, *, generation: int = 0, rung: int | None = None) -> 
     if variation.origin is not None:
         starts.insert(0, variation.origin)
     if number < len(starts):
+        context.identities.setdefault(starts[number].identity, number)
         return Proposal(number, starts[number], (), "seed", "", generation, rung)
     for _ in range(10):
         made = variation.fresh(rng)
         if made.program.identity not in context.identities:
             break
+    context.identities.setdefault(made.program.identity, number)
     return Proposal(
         number, made.program, (), made.operation, made.level, generation, rung, made.repairs
     )
@@ -55,6 +57,7 @@ def bred(
         mutation=mutation,
         known=context.identities,
     )
+    context.identities.setdefault(made.program.identity, number)
     return Proposal(
         number,
         made.program,
