@@ -8,6 +8,7 @@ from pathlib import Path
 from starc.compiler.options import Options
 from starc.grammar.library import read_source
 from starc.search.evaluators import Static, evaluation_seed, evaluator_digest
+from starc.search.settings import Settings
 from starc.search.store import ProposalRow, Store
 from starc.search.variation import Made, Variation
 
@@ -24,16 +25,26 @@ def make_search(folder: Path, *, count: int = 36, population: int = 8, seed: int
     evaluator = Static()
     digest = evaluator_digest(evaluator)
     made: list[Made] = []
-    with Store.create(folder) as store:
+    settings = Settings(
+        space=space.text,
+        name="tiny.star",
+        population=population,
+        evaluations=count,
+        objectives=("quality", "cache_bytes", "parameters"),
+        evaluator="static",
+        seed=seed,
+        seed_programs=(("byte_hybrid.star", given.text),),
+    )
+    with Store.create(
+        folder,
+        settings={**settings.to_json(), "quality": [1, "made up"]},
+        versions={"starc": "0.1.0", "python": "3.11"},
+        device="cpu",
+        data_digest="",
+        command="starc search examples/searches/tiny.star --evaluator static --out RUN",
+    ) as store:
         with store.transaction():
-            store.set_run(
-                settings=SETTINGS,
-                versions={"starc": "0.1.0", "python": "3.11"},
-                device="cpu",
-                data_digest="",
-                command="starc search examples/searches/tiny.star --evaluator static --out RUN",
-            )
-            store.add_event("begun", "")
+            store.add_event("began", "nsga2 with seed 0")
         for number in range(count):
             parents: tuple[int, ...] = ()
             if number == 0:
@@ -63,7 +74,7 @@ def make_search(folder: Path, *, count: int = 36, population: int = 8, seed: int
                     )
                 )
                 work = evaluation_seed(program.identity, seed)
-                row = store.begin_evaluation(id, digest, seed=work, rung=0, attempt=1)
+                row = store.begin_evaluation(id, digest, seed=work, rung=0, attempt=0)
             if number == count - 1:
                 continue
             with store.transaction():
@@ -74,8 +85,5 @@ def make_search(folder: Path, *, count: int = 36, population: int = 8, seed: int
                     figures = evaluator.evaluate(program.text, seed=work, rung=0, folder=folder)
                     store.end_evaluation(row, "done", figures=figures, seconds=1.0, worker="1")
         with store.transaction():
-            store.add_event("ended", "")
+            store.add_event("finished", f"{count} of {count} proposals told")
     return folder
-
-
-SETTINGS = {"objectives": "quality,cache_bytes,parameters", "seed": 0, "evaluator": "static"}

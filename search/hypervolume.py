@@ -1,7 +1,7 @@
-"""Fronts and hypervolumes of points whose every coordinate is to be small.
+"""The hypervolume of points whose every coordinate is to be small.
 
-Owns: which points nobody dominates, and how the volume they dominate grows. Refuses: signs and
-penalties (objectives.py), and choosing survivors (the algorithms).
+Owns: how the volume that points dominate grows as they come in. Refuses: signs and penalties
+(objectives.py), and fronts (front.py).
 """
 
 from __future__ import annotations
@@ -13,15 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
-
-
-def nondominated(points: Points) -> NDArray[np.bool_]:
-    """Which of points (n, m) no other one dominates; equal points are judged alike."""
-    import moocore
-
-    if not len(points):
-        return np.zeros(0, dtype=np.bool_)
-    return np.asarray(moocore.is_nondominated(points, keep_weakly=True), dtype=np.bool_)
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,13 @@
-"""Fronts and hypervolumes."""
+"""The hypervolume of a sequence of points."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from starc.search.fronts import growth, nondominated
+from starc.search.hypervolume import growth
 
 INF = float("inf")
-
-
-def test_nobody_on_the_front_is_dominated():
-    points = np.random.default_rng(0).random((200, 3))
-    front = nondominated(points)
-    for point, alone in zip(points, front, strict=True):
-        better = (points <= point).all(axis=1) & (points < point).any(axis=1)
-        assert alone == (not better.any())
-
-
-def test_equal_points_are_on_the_front_together():
-    assert nondominated(np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 2.0]])).tolist() == [
-        True,
-        True,
-        False,
-    ]
 
 
 def test_the_volume_is_that_of_the_boxes():
