@@ -6,7 +6,7 @@ them all. Refuses: starting processes (`accelerate launch` and `torchrun` do), a
 The gradient is that of the whole batch, whatever the number of processes, so that a run of several
 goes the way of one up to rounding, and either goes on where the other stopped. Weights are on every
 device (DDP), or sharded where the launcher asks for FSDP; accelerate reads that from its
-configuration.
+configuration. On processors it reads it and shards nothing, so there this module does.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class DistributedLearner:
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.leads = bool(self.accelerator.is_main_process)
         model.to(self.device)
+        self._whole: Any = _Whole(model)
+        shards = _shards_itself(self.accelerator)
+        if shards:
+            _shard(self._whole, self.world)
         groups = parameter_groups(
             model,
             learning_rate=settings.learning_rate,
@@ -58,9 +62,12 @@ class DistributedLearner:
             base_width=settings.base_width,
         )
         self._peaks = [float(group["lr"]) for group in groups]
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
-        self._whole, prepared = self.accelerator.prepare(_Whole(model), optimizer)
-        self.optimizer: torch.optim.Optimizer = prepared.optimizer
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            groups, betas=(0.9, 0.95), fused=True
+        )
+        if not shards:
+            self._whole, prepared = self.accelerator.prepare(self._whole, self.optimizer)
+            self.optimizer = prepared.optimizer
 
     def take(self, batches: Sequence[Batch], step: int) -> list[tuple[float, float]]:
         self.optimizer.zero_grad(set_to_none=True)
@@ -93,9 +100,11 @@ class DistributedLearner:
             if not own:
                 tokens = targets = batches[i][0][:1]
             last = i == len(batches) - 1
-            meet: AbstractContextManager[Any] = (
-                nullcontext() if last else self.accelerator.no_sync(self._whole)
-            )
+            meet: AbstractContextManager[Any] = nullcontext()
+            if hasattr(self._whole, "set_requires_gradient_sync"):
+                self._whole.set_requires_gradient_sync(last)
+            elif not last:
+                meet = self.accelerator.no_sync(self._whole)
             with meet:
                 with autocast(self.device, self.settings.precision):
                     loss = self._whole(
@@ -183,17 +192,35 @@ def accelerator(cpu: bool) -> Any:
         raise _error(
             "not-launched",
             "this is one process that no launcher started.",
-            "accelerate launch --num_processes 2 -m starc.cli train --distributed ...",
+            "torchrun --nproc_per_node 2 -m starc.cli train --distributed ...",
         )
     made = Accelerator(cpu=cpu)
     plugin = getattr(made.state, "fsdp_plugin", None)
-    if plugin is not None and plugin.fsdp_version != 2:
+    version = plugin.fsdp_version if plugin else int(os.environ.get("FSDP_VERSION", "2"))
+    if version != 2:
         raise _error(
             "bad-sharding",
             "the first version of FSDP joins parameters that learn at different rates.",
             "set fsdp_version: 2 in accelerate's configuration.",
         )
     return made
+
+
+def _shards_itself(made: Any) -> bool:
+    """Whether weights are to be sharded on processors, where accelerate asks for it in vain."""
+    return (
+        made.device.type == "cpu"
+        and getattr(made.state, "fsdp_plugin", None) is None
+        and (os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true")
+    )
+
+
+def _shard(whole: nn.Module, world: int) -> None:
+    """Shard all weights over the processes, by the second version of FSDP."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    fully_shard(whole, mesh=init_device_mesh("cpu", (world,)))
 
 
 def _full(value: Tensor) -> Tensor:

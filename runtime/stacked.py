@@ -28,6 +28,9 @@ from starc.runtime.learner import Batch, SingleLearner, on_device, score_logits
 from starc.runtime.precision import autocast
 from starc.runtime.run import Run, Settings
 
+Build = Callable[[nn.Module, Settings, torch.device], SingleLearner]
+"""Makes the learner of one model."""
+
 
 class StackedLearner:
     """Replicas whose settings differ in learning rate, weight decay and seed.
@@ -41,13 +44,17 @@ class StackedLearner:
     """
 
     def __init__(
-        self, models: Sequence[nn.Module], settings: Sequence[Settings], device: torch.device
+        self,
+        models: Sequence[nn.Module],
+        settings: Sequence[Settings],
+        device: torch.device,
+        build: Build = SingleLearner,
     ) -> None:
         if any(shared_settings(s) != shared_settings(settings[0]) for s in settings):
             raise InternalError("stacked replicas differ in more than rates, decays and seeds")
         self.device, self.precision = device, settings[0].precision
         self.learners = [
-            SingleLearner(model, own, device) for model, own in zip(models, settings, strict=True)
+            build(model, own, device) for model, own in zip(models, settings, strict=True)
         ]
         self._running = list(range(len(self.learners)))
         self._stack()
@@ -198,13 +205,15 @@ class _Loss(nn.Module):
         return loss
 
 
-def stack_runs(runs: Sequence[Run], data: Data, device: torch.device) -> StackedLearner:
+def stack_runs(
+    runs: Sequence[Run], data: Data, device: torch.device, build: Build = SingleLearner
+) -> StackedLearner:
     """The models of runs as they begin, stacked. Sets the random state."""
     models: list[nn.Module] = []
     for run in runs:
         torch.manual_seed(run.settings.seed)
         models.append(data.adapt(run.module().Model()))
-    return StackedLearner(models, [run.settings for run in runs], device)
+    return StackedLearner(models, [run.settings for run in runs], device, build)
 
 
 def shared_settings(settings: Settings) -> Settings:

@@ -31,11 +31,12 @@ from starc.runtime.course import Course
 from starc.runtime.data import Data, Split, Tokens
 from starc.runtime.device import memory_errors, pick_device
 from starc.runtime.files import write_atomic
+from starc.runtime.learner import SingleLearner
 from starc.runtime.loader import load
 from starc.runtime.metrics import Metrics
 from starc.runtime.run import Run, Settings, create, exists, open_run
 from starc.runtime.schedule import rate_share, stable_until
-from starc.runtime.stacked import stack_runs
+from starc.runtime.stacked import Build, stack_runs
 from starc.runtime.train import Keeper, Progress, Result, fit, train
 from starc.runtime.ways import Decision, Way, decide
 from starc.runtime.workers import Workers, answer
@@ -115,7 +116,9 @@ def sweep(
                 decision = Decision(way, {}, {})
             _record(folder, decision)
         way = decision.way
-        groups = [[left[i] for i in group] for group in _groups([runs[i] for i in left], way.stack)]
+        groups = [
+            [left[i] for i in group] for group in groups_of([runs[i] for i in left], way.stack)
+        ]
 
         def seen(i: int, progress: Progress) -> None:
             observe(points[i], progress)
@@ -152,11 +155,13 @@ def train_together(
     should_stop: Callable[[], bool] = lambda: False,
     save_seconds: float = 60.0,
     save_steps: int | None = None,
+    build: Build = SingleLearner,
 ) -> list[Result]:
     """Train runs that stand at the same step as one stack, each as `train` would alone.
 
     They differ in learning rate, weight decay and seed. A replica that diverges or stops early
-    leaves the stack, whose steps then cost less. Raises as `train` does.
+    leaves the stack, whose steps then cost less. `build` makes the learner of each. Raises as
+    `train` does.
     """
     if len(runs) == 1:
         return [
@@ -167,12 +172,13 @@ def train_together(
                 should_stop=should_stop,
                 save_seconds=save_seconds,
                 save_steps=save_steps,
+                build=build,
             )
         ]
     settings, place = runs[0].settings, pick_device(runs[0].settings.device)
     devices = [place] if place.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), memory_errors(), ExitStack() as open_files:
-        learner = stack_runs(runs, data, place)
+        learner = stack_runs(runs, data, place, build)
         keepers = [Keeper(run, own, place) for run, own in zip(runs, learner.learners, strict=True)]
         courses = [keeper.restore() for keeper in keepers]
         metrics = [
@@ -375,7 +381,7 @@ def _run(
     return run
 
 
-def _groups(runs: Sequence[Run], size: int) -> Iterator[list[int]]:
+def groups_of(runs: Sequence[Run], size: int) -> Iterator[list[int]]:
     """Numbers of runs in groups of at most `size` that stand at the same step."""
     at: dict[int, list[int]] = {}
     for i, run in enumerate(runs):

@@ -26,7 +26,7 @@ from starc.runtime.data import Data
 from starc.runtime.device import memory_errors
 from starc.runtime.learner import Learner, SingleLearner
 from starc.runtime.run import Run, open_run
-from starc.runtime.stacked import stack_runs
+from starc.runtime.stacked import Build, stack_runs
 from starc.runtime.workers import Workers
 
 WORTH = 60.0
@@ -84,11 +84,13 @@ def decide(
     runs: Sequence[Run],
     data: Data,
     device: torch.device,
-    workers: Callable[[int], Workers],
+    workers: Callable[[int], Workers] | None = None,
+    build: Build = SingleLearner,
 ) -> Decision:
     """The fastest way to train runs that differ in rates, decays and seeds.
 
-    `workers(count)` gives as many processes. Raises StarError for too little memory for one point.
+    `workers(count)` gives as many processes; without it ways in this process alone are looked at.
+    `build` makes the learner of a point here. Raises StarError for too little memory for one point.
     """
     alone = Way()
     if len(runs) == 1:
@@ -110,7 +112,7 @@ def decide(
         else:
             seconds[way.name] = min(found, seconds.get(way.name, math.inf))
 
-    trial = Trial(runs[:1], data, device)
+    trial = Trial(runs[:1], data, device, build)
     stack = min(len(runs), _that_fit(trial.memory, device))
     stacked = Way(1, stack)
     many: Trial | None = None
@@ -122,12 +124,12 @@ def decide(
 
             def time_stack() -> float:
                 nonlocal many
-                many = many or Trial(runs[:stack], data, device, like=trial)
+                many = many or Trial(runs[:stack], data, device, build, like=trial)
                 return many.time()[0]
 
             consider(stacked, time_stack)
     many = None
-    for way in _with_processes(len(runs), stacked):
+    for way in _with_processes(len(runs), stacked) if workers else ():
         left = sum(run.settings.steps for run in runs) * seconds[alone.name]
         if device.type != "cpu":
             left_out[way.name] = "a device is best used by one process"
@@ -138,6 +140,7 @@ def decide(
         else:
 
             def time_workers(way: Way = way) -> float:
+                assert workers is not None
                 folders = [run.folder for run in runs[: way.stack]]
                 call = ("starc.runtime.ways:time_steps", folders, data)
                 slowest: float = max(found for found, _ in workers(way.workers).answers(*call))
@@ -164,7 +167,12 @@ class Trial:
     """A learner of some runs, to be timed and thrown away."""
 
     def __init__(
-        self, runs: Sequence[Run], data: Data, device: torch.device, like: Trial | None = None
+        self,
+        runs: Sequence[Run],
+        data: Data,
+        device: torch.device,
+        build: Build = SingleLearner,
+        like: Trial | None = None,
     ) -> None:
         settings = runs[0].settings
         batch = data.batch(1, batch=settings.batch, length=settings.length, seed=settings.seed)
@@ -181,9 +189,9 @@ class Trial:
             if len(runs) == 1:
                 torch.manual_seed(settings.seed)
                 model = data.adapt(runs[0].module().Model())
-                self._learner = SingleLearner(model, settings, device)
+                self._learner = build(model, settings, device)
             else:
-                self._learner = stack_runs(runs, data, device)
+                self._learner = stack_runs(runs, data, device, build)
             with memory_errors(), _Saved() as saved:
                 (self.loss, _), *_ = self._learner.take(self._batches, 1)
         self.memory = saved.bytes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from starc.compiler.options import Options
 from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.source import Source
 from starc.mad.pool import Pool
-from starc.mad.profiles import Profile, find_profile
+from starc.mad.profiles import Profile, Spec, find_profile
 from starc.mad.programs import artifact_for, first_task, fitted
 from starc.mad.results import RESULTS, Judgement, protocol_of, read_judgement, write_judgement
 from starc.mad.runs import Job, Record, execute, finished
@@ -106,15 +107,25 @@ def judge(
 
 def _make(jobs: Sequence[Job], workers: int, should_stop: Callable[[], bool]) -> Iterator[Record]:
     """The records of jobs as they end; fewer when `should_stop()`."""
-    if workers <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            record = None if should_stop() else execute(job, should_stop)
-            if record is None:
-                return
-            yield record
+    workers = min(workers, len(jobs))
+    if workers > 1:
+        with Pool(workers) as pool:
+            yield from pool.map(_grids(jobs, workers), should_stop)
         return
-    with Pool(min(workers, len(jobs))) as pool:
-        yield from pool.map(jobs, should_stop)
+    queue = deque(_grids(jobs, 1))
+    while queue and not should_stop():
+        made = execute(queue.popleft(), should_stop)
+        queue.extendleft(reversed(made.left))
+        yield from made.records
+
+
+def _grids(jobs: Sequence[Job], workers: int) -> list[tuple[Job, ...]]:
+    """Jobs in groups that differ by their place in the grid alone, one for each worker at least."""
+    grids: dict[Spec, list[Job]] = {}
+    for job in jobs:
+        grids.setdefault(job.spec.anywhere, []).append(job)
+    parts = -(-workers // max(1, len(grids)))
+    return [tuple(grid[k::parts]) for grid in grids.values() for k in range(min(parts, len(grid)))]
 
 
 def default_workers(device: str) -> int:

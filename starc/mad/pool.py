@@ -10,7 +10,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from starc.grammar.errors import Diagnostic, StarError
-from starc.mad.runs import Job, Record, execute
+from starc.mad.runs import Job, Made, Record, execute
 
 _POLL = 0.2
 """Seconds between two looks at whether to stop."""
@@ -33,6 +34,7 @@ class Pool:
     def __init__(self, workers: int) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
         self._event = context.Event()
+        self._workers = workers
         threads = max(1, torch.get_num_threads() // workers)
         self._executor = ProcessPoolExecutor(
             workers, context, initializer=_begin, initargs=(self._event, threads)
@@ -45,18 +47,24 @@ class Pool:
         self._event.set()
         self._executor.shutdown(cancel_futures=True)
 
-    def map(self, jobs: Sequence[Job], should_stop: Callable[[], bool]) -> Iterator[Record]:
-        """The records of jobs as they end; fewer when `should_stop()`. Raises what a run does."""
-        waiting: set[Future[Record | None]] = {self._executor.submit(_run, job) for job in jobs}
+    def map(
+        self, groups: Iterable[tuple[Job, ...]], should_stop: Callable[[], bool]
+    ) -> Iterator[Record]:
+        """The records of groups of jobs as they end; fewer when `should_stop()`. Raises what a run
+        does."""
+        queue, waiting = deque(groups), set[Future[Made]]()
         try:
-            while waiting:
+            while queue or waiting:
+                while queue and len(waiting) < self._workers:
+                    waiting.add(self._executor.submit(_run, queue.popleft()))
                 done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
                 for future in done:
-                    record = future.result()
-                    if record is not None:
-                        yield record
+                    made = future.result()
+                    queue.extendleft(reversed(made.left))
+                    yield from made.records
                 if should_stop():
                     self._event.set()
+                    queue.clear()
         except BrokenProcessPool as error:
             raise StarError(
                 Diagnostic(
@@ -83,5 +91,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(job: Job) -> Record | None:
-    return None if _stop.is_set() else execute(job, _stop.is_set)
+def _run(group: tuple[Job, ...]) -> Made:
+    return Made() if _stop.is_set() else execute(group, _stop.is_set)

@@ -1,10 +1,12 @@
-"""One run of a protocol: a program trained on a task and scored.
+"""Runs of a protocol: a program trained on a task and scored.
 
-    RUN/result.json   what came of it, once it has ended
-    RUN/...           else as in runtime/run.py; the weights are removed when it has ended
+    RUN/result.json               what came of it, once it has ended
+    RUN/...                       else as in runtime/run.py; the weights are removed at the end
+    SETTING/grid_seed=SEED.json   how the runs of a grid are trained: stacked, or one by one
 
-Owns: the run's folder, its scores, and how long its data took.
-Refuses: which runs there are, and running several.
+Owns: the folders of runs, their scores, how long their data took, and whether the runs of a grid
+train together.
+Refuses: which runs there are, and processes.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,10 +36,15 @@ from starc.runtime.device import pick_device
 from starc.runtime.files import write_atomic
 from starc.runtime.learner import SingleLearner, evaluate
 from starc.runtime.run import Run, Settings
+from starc.runtime.sweep import groups_of, train_together
 from starc.runtime.tasks import Task
-from starc.runtime.train import train
+from starc.runtime.train import Result
+from starc.runtime.ways import Decision, Way, decide
 
 RESULT = "result.json"
+
+WORTH = 100
+"""Runs of fewer steps than this train one by one: measuring takes some thirty."""
 
 _T = TypeVar("_T")
 
@@ -89,6 +96,17 @@ class Job:
     device: str
 
 
+@dataclass(frozen=True)
+class Made:
+    """What came of some jobs: runs that have ended, and groups of jobs that are to be made yet.
+
+    A run that was cut is in neither.
+    """
+
+    records: tuple[Record, ...] = ()
+    left: tuple[tuple[Job, ...], ...] = ()
+
+
 def record_of(content: dict[str, Any]) -> Record:
     """The record that `to_json` gave; raises KeyError or TypeError for anything else."""
     spec = {**content["spec"], "variation": tuple(content["spec"]["variation"].items())}
@@ -113,18 +131,45 @@ def finished(folder: Path) -> Record | None:
         ) from error
 
 
-def execute(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Record | None:
-    """Make a run, or go on with one that was cut; None when `should_stop` cut it again.
+def execute(jobs: Sequence[Job], should_stop: Callable[[], bool] = lambda: False) -> Made:
+    """Make the runs of a grid or go on with them, at once where that is faster; else one comes back
+    as a group of its own.
 
-    Raises StarError as training does, and OSError when the folder cannot be written.
+    They differ in learning rate and decay alone. What `should_stop` cuts goes on in another call.
+    Raises StarError as training does, and OSError when a folder cannot be written.
     """
+    began, first = time.monotonic(), jobs[0]
+    data = Watched(_task(first.profile, first.spec.anywhere), first.profile)
+    opened = [_opened(job, data) for job in jobs]
+    build = _learner(first.profile)
+    if len(jobs) > 1:
+        way = _way(jobs, opened, data, build)
+        groups = [tuple(jobs[i] for i in group) for group in groups_of(opened, way.stack)]
+        if len(groups) > 1:
+            return Made(left=tuple(groups))
+    results = train_together(opened, data, should_stop=should_stop, build=build)
+    ended = [
+        (job, run, result, _trained(run, data))
+        for job, run, result in zip(jobs, opened, results, strict=True)
+        if result.status != "interrupted"
+    ]
+    seconds = (time.monotonic() - began) / len(jobs)
+    return Made(
+        tuple(_recorded(*of, data, seconds, data.seconds / len(jobs)) for of in ended),
+    )
+
+
+def _recorded(
+    job: Job,
+    run: Run,
+    result: Result,
+    model: nn.Module,
+    data: Watched,
+    seconds: float,
+    data_seconds: float,
+) -> Record:
+    """The record of a run that has ended, written; `seconds` are those of its training."""
     began = time.monotonic()
-    data = Watched(_task(job.profile, job.spec.anywhere), job.profile)
-    run = _opened(job, data)
-    result = train(run, data, should_stop=should_stop, build=_learner(job.profile))
-    if result.status == "interrupted":
-        return None
-    model = _trained(run, data)
     record = Record(
         spec=job.spec,
         status=result.status,
@@ -133,12 +178,29 @@ def execute(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Record
         parameters=sum(p.numel() for p in model.parameters()),
         validation=_figures(model, data.task, "validation", job.profile),
         test=_figures(model, data.task, "test", job.profile),
-        seconds=round(time.monotonic() - began, 3),
-        data_seconds=round(data.seconds, 3),
+        seconds=round(seconds + time.monotonic() - began, 3),
+        data_seconds=round(data_seconds, 3),
     )
     write_atomic(job.folder / RESULT, (json.dumps(record.to_json(), indent=1) + "\n").encode())
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     return record
+
+
+def _way(
+    jobs: Sequence[Job], opened: Sequence[Run], data: Watched, build: type[SingleLearner]
+) -> Way:
+    """How the runs of a grid train: as was decided once, else as is measured to be fastest."""
+    folder = jobs[0].folder
+    path = folder.parent.parent / f"grid_{folder.name}.json"
+    try:
+        return Decision.of_state(json.loads(path.read_text())).way
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # there is none that can be read
+    if opened[0].settings.steps < WORTH:
+        return Way()
+    decision = decide(opened, data, pick_device(jobs[0].device), build=build)
+    write_atomic(path, (json.dumps(decision.state(), indent=1) + "\n").encode())
+    return decision.way
 
 
 class Watched:

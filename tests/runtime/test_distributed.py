@@ -48,7 +48,11 @@ def make(folder: Path, text: Path, **changes: int) -> Run:
     return runs.create(folder, program="", module_text=TINY, data_digest=digest, settings=settings)
 
 
-def in_two_processes(run: Run, text: Path, last: int) -> None:
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+"""What `accelerate launch` sets for weights that are sharded."""
+
+
+def in_two_processes(run: Run, text: Path, last: int, sharded: bool = False) -> None:
     """Train a run up to step `last`."""
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
     script = [str(FIXTURES / "distributed.py"), str(run.folder), str(text), str(last)]
@@ -57,7 +61,7 @@ def in_two_processes(run: Run, text: Path, last: int) -> None:
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(SHARDED if sharded else {})},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split()[1::2] == [str(last)] * 2  # both stopped after the same step
@@ -76,14 +80,15 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @needs_accelerate
+@pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_go_the_way_of_one(tmp_path: Path, accumulate: int):
+def test_two_processes_go_the_way_of_one(tmp_path: Path, accumulate: int, sharded: bool):
     """Losses, scores and weights up to rounding; one process takes the last two steps of both."""
     text = tmp_path / "text"
     text.write_text("the cat sat on the mat and the dog sat on the log. " * 60)
     alone = make(tmp_path / "alone", text, accumulate=accumulate)
     shared = make(tmp_path / "shared", text, accumulate=accumulate)
-    in_two_processes(shared, text, 4)
+    in_two_processes(shared, text, 4, sharded)
     assert metrics(shared, "status") == []
     corpus = open_corpus(str(text))
     assert train(shared, corpus).step == train(alone, corpus).step == 6
@@ -98,14 +103,15 @@ def test_two_processes_go_the_way_of_one(tmp_path: Path, accumulate: int):
 
 @pytest.mark.slow
 @needs_accelerate
-def test_two_processes_take_up_the_run_of_one(tmp_path: Path):
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_take_up_the_run_of_one(tmp_path: Path, sharded: bool):
     text = tmp_path / "text"
     text.write_text("the cat sat on the mat and the dog sat on the log. " * 60)
     alone, begun = make(tmp_path / "alone", text), make(tmp_path / "begun", text)
     corpus, seen = open_corpus(str(text)), list[int]()
     train(alone, corpus)
     train(begun, corpus, observe=lambda p: seen.append(p.step), should_stop=lambda: len(seen) == 2)
-    in_two_processes(begun, text, 6)
+    in_two_processes(begun, text, 6, sharded)
     np.testing.assert_allclose(metrics(begun, "loss"), metrics(alone, "loss"), rtol=2e-4)
 
 

@@ -21,14 +21,16 @@ from starc.grammar.errors import StarError
 from starc.grammar.source import Source
 from starc.mad import PROFILES, Judgement, Profile, judge, read_judgements
 from starc.mad import judging as judging_module
+from starc.mad import runs as runs_module
 from starc.mad.judging import Done
 from starc.mad.profiles import Spec, TaskPlan
 from starc.mad.programs import fitted
 from starc.mad.results import TOTAL, Spread, check_comparable, orderings, protocol_of
-from starc.mad.runs import Figures, Record, Watched, record_of
+from starc.mad.runs import Figures, Job, Record, Watched, record_of
 from starc.mad.states import state_elements, with_state
 from starc.runtime.data import IGNORED
 from starc.runtime.tasks import MAD
+from starc.runtime.ways import Decision, Way
 
 Command = Callable[..., Any]
 
@@ -198,9 +200,10 @@ def test_what_was_made_is_kept_and_what_was_cut_goes_on(
     made: list[str] = []
     real = judging_module.execute
 
-    def counted(job: Any, should_stop: Any) -> Any:
-        made.append(job.spec.path)
-        return real(job, should_stop)
+    def counted(jobs: Any, should_stop: Any) -> Any:
+        found = real(jobs, should_stop)
+        made.extend(record.spec.path for record in found.records)
+        return found
 
     monkeypatch.setattr(judging_module, "execute", counted)
     seen: list[Done] = []
@@ -217,6 +220,54 @@ def test_what_was_made_is_kept_and_what_was_cut_goes_on(
     more = judge(tiny, profile="tiny", tasks=["memorization"], folder=tmp_path / "cut")
     assert more.seeds == (0, 1)
     assert len(made) == 5
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_grid_that_trains_as_one_stack_gives_the_same(
+    tiny: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: bool
+):
+    """The protocol's own optimiser too; a grid that was cut goes on as it began."""
+    profile = replace(TINY, plain=plain, weight_decays=(0.0, 0.1))
+    chosen: dict[str, Any] = {"profile": profile, "tasks": ["compression"], "seeds": [0]}
+    alone = judge(tiny, folder=tmp_path / "alone", **chosen)
+    monkeypatch.setattr(runs_module, "WORTH", 0)
+    monkeypatch.setattr(
+        runs_module, "decide", lambda *runs, build: Decision(Way(1, 4), {"x": 1.0}, {})
+    )
+    stacked = {"folder": tmp_path / "stacked", **chosen}
+    assert judge(tiny, should_stop=stopper(4), **stacked).records == ()
+    monkeypatch.delattr(runs_module, "decide")  # nothing is measured again
+    together = judge(tiny, **stacked)
+    assert together.complete
+    for a, b in zip(alone.records, together.records, strict=True):
+        assert (a.spec, a.step, a.status) == (b.spec, b.step, b.status)
+        assert a.test.loss == pytest.approx(b.test.loss, rel=1e-5)
+    first, second = losses(tmp_path / "alone"), losses(tmp_path / "stacked")
+    assert first.keys() == second.keys()
+    for name in first:
+        assert second[name] == pytest.approx(first[name], rel=1e-5)
+
+
+def test_the_way_to_train_a_grid_is_measured_and_kept(
+    tiny: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runs_module, "WORTH", 0)
+    judge(tiny, profile="tiny", tasks=["compression"], seeds=[0], folder=tmp_path)
+    (path,) = tmp_path.rglob("grid_seed=0.json")
+    decision = Decision.of_state(json.loads(path.read_text()))
+    assert set(decision.seconds) == {"one after another", "2 stacked"}
+    assert decision.way.name == min(decision.seconds, key=lambda name: decision.seconds[name])
+
+
+def test_every_worker_has_a_part_of_the_grids():
+    specs = TINY.specs((), (0,))
+    source = Source("x", "")
+    jobs = [Job(spec, source, Options(), TINY, Path(spec.path), "cpu") for spec in specs]
+    for workers, sizes in ((1, [2, 2]), (2, [2, 2]), (3, [1, 1, 1, 1])):
+        groups = judging_module._grids(jobs, workers)
+        assert [len(group) for group in groups] == sizes
+        assert {job.spec for group in groups for job in group} == {job.spec for job in jobs}
+        assert all(len({job.spec.anywhere for job in group}) == 1 for group in groups)
 
 
 def test_the_command_prints_and_saves(command: Command, tiny: Source):
