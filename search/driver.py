@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from starc.grammar.errors import Diagnostic, StarError
 from starc.search.algorithms import Algorithm, Individual, Proposal, make_algorithm
 from starc.search.archive import INFEASIBLE, Result, asked, ended, individuals
 from starc.search.budget import Budget
@@ -125,6 +126,14 @@ def resume(
         settings, _ = asked(store.run())
         longer = extended(settings, budget or {})
         kit = prepare(longer)
+        if data_digest(kit.evaluator) != store.run().data_digest:
+            raise StarError(
+                Diagnostic(
+                    "data-changed",
+                    f"the data is not what the search in '{out}' began with.",
+                    hint="bring the old data back, or begin another search.",
+                )
+            )
         driver = _Driver(kit, store, out, engine or LocalEngine(workers), cache, observe)
         with store.transaction():
             if longer != settings:

@@ -136,7 +136,7 @@ class Static:
     rungs: int = 1
 
     name = "static"
-    quality = Objective("quality", 1, "made up")
+    quality = Objective("quality")
     figures: tuple[str, ...] = ("quality", "roughness")
 
     def tokens(self, rung: int) -> float:

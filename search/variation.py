@@ -181,7 +181,11 @@ class Variation:
 
     def check(self, text: str) -> Program:
         """The program of a text; raises StarError for what is wrong with it."""
-        return self.program(self.verifier.check(self._parsed(text)))
+        return self.program(self.verified(text))
+
+    def verified(self, text: str) -> Checked:
+        """The checked program of a text; raises StarError for what is wrong with it."""
+        return self.verifier.check(self._parsed(text))
 
     def program(self, checked: Checked) -> Program:
         """A checked program as text, with its figures."""
@@ -239,6 +243,16 @@ def described_units(model: ir.Model) -> tuple[Mapping[str, Any], ...]:
         }
         for unit in ir.units(model.layers)
     )
+
+
+def alone(source: Source, options: Options) -> str:
+    """The text of a program or space with the operators of other files, but the standard library's,
+    declared in it; the text as it is where it uses none."""
+    space = open_space(source, options)
+    standing = _standing_alone(space, options)
+    if standing is space:
+        return source.text
+    return format_program(nodes.Program((*standing.others, standing.model), source))
 
 
 def _standing_alone(space: Space, options: Options) -> Space:

@@ -55,6 +55,7 @@ for name, command in (
     ("distill", models.distill_),
     ("sample", evolution.sample),
     ("mutate", evolution.mutate),
+    ("search", evolution.search),
     ("mad", experiments.mad),
     ("scale", experiments.scale),
     ("scale-up", reports.scale_up),

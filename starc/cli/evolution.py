@@ -1,4 +1,4 @@
-"""Commands about genomes and spaces of programs: genome, sample, mutate.
+"""Commands about genomes and spaces of programs: genome, sample, mutate, search.
 
 Owns: their arguments and help. Refuses: heavy imports at the top, and the work itself.
 """
@@ -147,6 +147,129 @@ def mutate(
         table=table,
         output=output,
     )
+
+
+def search(
+    space: Annotated[
+        str | None, typer.Argument(metavar="SPACE", help="A program, with or without holes.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="RUN", help="The folder of the search.")
+    ] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,OPTION=VALUE]", help="nsga2 (usual), random, evolution, ga, ..."
+        ),
+    ] = None,
+    population: Annotated[int | None, typer.Option(min=2, max=LARGE)] = None,
+    generations: Annotated[
+        int | None, typer.Option(min=1, max=LARGE, help="The budget in populations (10).")
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, max=LARGE, help="The budget in full evaluations.")
+    ] = None,
+    objectives: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="quality,parameters,cache_bytes, ...")
+    ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help='"parameters <= 90M"; repeatable.'),
+    ] = None,
+    evaluator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,OPTION=VALUE]", help="lm (usual), mad, static or module:function."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The text of the evaluator lm; stdlib is everywhere.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Evaluations side by side.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGE, help="The same seed finds the same.")
+    ] = None,
+    steady_state: Annotated[
+        bool | None,
+        typer.Option("--steady-state/--generational", help="Never wait for a generation."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="star: the settings of the paper.")] = None,
+    seed_programs: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A program to start from; repeatable."),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.01, help="Seconds that an evaluation may take.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory of an evaluation, such as 4G.")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=1, max=LARGE, help="Tokens that caches are costed at.")
+    ] = None,
+    units: Annotated[
+        int | None, typer.Option(min=1, max=LARGE, help="No program grows beyond so many units.")
+    ] = None,
+    cache: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Evaluations that searches share.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it costs.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in RUN.")] = False,
+    as_json: Json = False,
+    model: ModelName = None,
+    set_: Set = None,
+) -> None:
+    """Search a space for programs that are best in several objectives.
+
+    Says what that will cost before it starts. What was found is kept in RUN, whatever happens;
+    --resume goes on exactly where it stopped. Options of algorithms and evaluators follow their
+    names: --evaluator lm,tokens=1M,length=256 --algorithm nsga2,mutation=0.2.
+
+    \b
+    Example: starc search space.star --out runs/first --objectives quality,cache_bytes
+    """
+    from starc.cli.searching import Request, search_command
+    from starc.compiler.options import Options
+    from starc.grammar.library import read_source
+    from starc.search.variation import alone
+
+    options = options_of(model, set_)
+    seeds = [(file, alone(read_source(file), Options())) for file in seed_programs or ()]
+    given = {
+        "algorithm": algorithm,
+        "population": population,
+        "generations": generations,
+        "evaluations": evaluations,
+        "objectives": None if objectives is None else tuple(objectives.split(",")),
+        "constraints": tuple(constraint) if constraint else None,
+        "evaluator": evaluator,
+        "data": data,
+        "seed": seed,
+        "steady": steady_state,
+        "seed_programs": tuple(seeds) or None,
+        "seconds": timeout,
+        "memory": None if memory is None else _bytes(memory),
+        "length": length,
+        "units": units,
+        "model": model,
+        "overrides": options.overrides or None,
+    }
+    request = Request(space, out, given, preset, workers, cache, dry_run, resume, as_json)
+    raise typer.Exit(search_command(request))
+
+
+def _bytes(text: str) -> int:
+    """A size such as 4G; raises StarError for what is none."""
+    from starc.grammar.errors import Diagnostic, StarError
+    from starc.search.settings import parse_option
+
+    size = parse_option(text)
+    if isinstance(size, str | bool) or not 1 <= size < 2**63:
+        message = f"'{text}' is no size of memory."
+        raise StarError(Diagnostic("wrong-argument", message, hint="write --memory 4G."))
+    return int(size)
 
 
 def _check_level(level: str | None) -> None:

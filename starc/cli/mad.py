@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from starc.cli import EXIT_INTERRUPTED, complain
-from starc.cli.training import stop_on_signals
+from starc.cli.signals import stop_on_signals
 from starc.compiler.driver import resolve_source
 from starc.compiler.options import Options
 from starc.grammar.errors import Diagnostic, StarError

@@ -59,7 +59,7 @@ def scale_command(order: Order) -> int:
         _print_plan(order, plan, _rate(order, plan, data))
         return 0
     from starc.cli.progress import open_display
-    from starc.cli.training import stop_on_signals
+    from starc.cli.signals import stop_on_signals
     from starc.scaling import Choices, fits, run_plan
 
     done = 0

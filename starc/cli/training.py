@@ -1,6 +1,6 @@
 """`starc train` and `starc generate`: from arguments to the trainer and back to the terminal.
 
-Owns: making or opening the run, signals, and what is printed.
+Owns: making or opening the run, and what is printed.
 Refuses: the training loop.
 """
 
@@ -9,13 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,6 +20,7 @@ from torch import nn
 
 from starc.cli import EXIT_INTERRUPTED, complain
 from starc.cli.progress import open_display
+from starc.cli.signals import stop_on_signals
 from starc.compiler.driver import compile_program
 from starc.compiler.options import Options
 from starc.grammar.errors import Diagnostic, StarError, render
@@ -295,24 +293,6 @@ def _verdict(data: Data, scores: dict[str, float]) -> str:
         f"{scores.get('validation_accuracy', math.nan):.1%} of held-out tokens right, loss "
         f"{scores.get('validation_loss', math.nan):.3f} nats"
     )
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[list[int]]:
-    """A list that becomes non-empty on Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _error(code: str, message: str, hint: str = "") -> StarError:

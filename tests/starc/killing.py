@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch._dynamo  # which the first optimiser would import, in every child
 
-from starc.cli.training import stop_on_signals
+from starc.cli.signals import stop_on_signals
 from starc.runtime import run as runs
 from starc.runtime.sources import open_data
 from starc.runtime.train import train
