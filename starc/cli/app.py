@@ -58,6 +58,7 @@ for name, command in (
     ("search", evolution.search),
     ("mad", experiments.mad),
     ("scale", experiments.scale),
+    ("report", reports.report),
     ("scale-up", reports.scale_up),
 ):
     app.command(name)(command)

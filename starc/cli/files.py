@@ -41,6 +41,15 @@ def write_text(file: str, text: str) -> None:
         raise _error("cannot-write", f"cannot write '{file}': {reason}.") from error
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one step; raises StarError when it cannot be written."""
+    try:
+        write_atomic(path, content)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _error("cannot-write", f"cannot write '{path}': {reason}.") from error
+
+
 def default_output(program: str, model: str) -> str:
     """Where a model goes when the user does not say: MODEL.py here, or through, if it came through.
 

@@ -16,6 +16,33 @@ from starc.cli.arguments import Json
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 
 
+def report(
+    run: Run,
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="One page that needs no network.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Every plot as PNG and SVG.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", metavar="FILE", help="A program to compare with; repeatable."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a search found, also while it runs: its front, progress, failures, baselines.
+
+    Baselines are the programs that the search was given, and those of --baseline, as far as the
+    search has evaluated them. --json prints everything that the page is made of.
+
+    \b
+    Example: starc report runs/search --html report.html --plots plots/
+    """
+    from starc.cli.reporting import Outputs, report_command
+
+    report_command(run, baseline or (), Outputs(html, plots, as_json))
+
+
 def scale_up(
     run: Run,
     member: Annotated[int, typer.Argument(metavar="MEMBER", help="Its number in the search.")],

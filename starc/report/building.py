@@ -219,7 +219,7 @@ def _hypervolume(members: Sequence[Member], record: Record) -> dict[str, Any]:
     ended = sorted((m for m in members if m.order), key=lambda m: m.order)
     nothing = (np.inf,) * len(record.objectives)
     points = np.array([_small(m) if m.feasible else nothing for m in ended], dtype=np.float64)
-    found = growth(points.reshape(len(ended), -1))
+    found = growth(points.reshape(len(ended), len(nothing)))
     signs = [objective.sign for objective in record.objectives]
     return {
         "ideal": [s * v for s, v in zip(signs, found.ideal, strict=False)],

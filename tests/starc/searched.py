@@ -7,6 +7,7 @@ from pathlib import Path
 
 from starc.compiler.options import Options
 from starc.grammar.library import read_source
+from starc.grammar.source import Source
 from starc.search.evaluators import Static, evaluation_seed, evaluator_digest
 from starc.search.settings import Settings
 from starc.search.store import ProposalRow, Store
@@ -14,13 +15,29 @@ from starc.search.variation import Made, Variation
 
 ROOT = Path(__file__).parents[2]
 
+HOSTILE = "</script><img src=x onerror=alert(1)><b>&amp;"
+"""A text that is markup to whoever does not escape it."""
+
+GIVEN = f"""
+use std.convolution.gconv
+use std.attention.gqa
+operator channels() {{
+    "{HOSTILE}"
+    y = x |> dense(2 * width) |> silu |> dense(width)
+}}
+model given {{
+    vocab = 256  width = 96  context = 256  residual = pre(rmsnorm)
+    backbone {{ repeat 2 {{ gconv()  channels() }}  gqa(heads = 4, groups = 2)  channels() }}
+}}
+"""
+
 
 def make_search(folder: Path, *, count: int = 36, population: int = 8, seed: int = 0) -> Path:
     """A run of random programs and children of random parents, judged by the static evaluator; one
     in nine evaluations fails, the last proposal is still running."""
     rng = random.Random(seed)
     space = read_source(str(ROOT / "examples/searches/tiny.star"))
-    given = read_source(str(ROOT / "examples/byte_hybrid.star"))
+    given = Source("given.star", GIVEN)
     variation = Variation(space, Options(), seeds=[given])
     evaluator = Static()
     digest = evaluator_digest(evaluator)
@@ -33,7 +50,7 @@ def make_search(folder: Path, *, count: int = 36, population: int = 8, seed: int
         objectives=("quality", "cache_bytes", "parameters"),
         evaluator="static",
         seed=seed,
-        seed_programs=(("byte_hybrid.star", given.text),),
+        seed_programs=(("given.star", GIVEN),),
     )
     with Store.create(
         folder,
@@ -41,7 +58,7 @@ def make_search(folder: Path, *, count: int = 36, population: int = 8, seed: int
         versions={"starc": "0.1.0", "python": "3.11"},
         device="cpu",
         data_digest="",
-        command="starc search examples/searches/tiny.star --evaluator static --out RUN",
+        command=f"starc search tiny.star --evaluator static --out '{HOSTILE}'",
     ) as store:
         with store.transaction():
             store.add_event("began", "nsga2 with seed 0")
@@ -79,7 +96,7 @@ def make_search(folder: Path, *, count: int = 36, population: int = 8, seed: int
                 continue
             with store.transaction():
                 if number % 9 == 8:
-                    reason = f"the loss is nan after {number} steps"
+                    reason = f"the loss is nan after {number} steps of {HOSTILE}"
                     store.end_evaluation(row, "nan", reason=reason, seconds=0.5, worker="1")
                 else:
                     figures = evaluator.evaluate(program.text, seed=work, rung=0, folder=folder)
