@@ -31,7 +31,7 @@ def digest(model: Model) -> str:
     by_path = {unit.path: unit for unit in units(model.layers)}
     order = {path: position for position, path in enumerate(by_path)}
     order |= {p.path: len(order) + i for i, p in enumerate(parallels(model.layers))}
-    operators = {o.name: _operator(o) for o in model.operators}
+    operators = {o.name: canonical(o) for o in model.operators}
     settings: tuple[object, ...] = (
         model.vocab,
         model.width,
@@ -51,7 +51,7 @@ def digest(model: Model) -> str:
 
 
 @dataclass(frozen=True)
-class _Canonical:
+class Canonical:
     """An operator without names: values in the order of a walk from y, and the walk's order of
     names."""
 
@@ -61,7 +61,7 @@ class _Canonical:
     parameters: tuple[str, ...]
 
 
-def _operator(operator: Operator) -> _Canonical:
+def canonical(operator: Operator) -> Canonical:
     """Values renumbered by a walk from y, so that names and the order of bindings are gone."""
     number: dict[int, int] = {}
     form: list[object] = []
@@ -88,7 +88,7 @@ def _operator(operator: Operator) -> _Canonical:
                 owned.append((position, p.shape, init, p.learned))
             attributes: object = value.attributes
             if value.op == "experts":
-                expert = _operator(operator.inner[value.attribute("operator")])
+                expert = canonical(operator.inner[value.attribute("operator")])
                 rest = [a for a in value.attributes if a[0] not in ("operator", "operands")]
                 names = value.attribute("operands").split(",")
                 attributes = rest, expert.form, [expert.inputs.index(n) for n in names]
@@ -103,7 +103,7 @@ def _operator(operator: Operator) -> _Canonical:
     for _, id in exports:
         visit(id)
     ends = tuple(number[id] for _, id in exports)
-    return _Canonical(
+    return Canonical(
         (tuple(form), number[y], ends),
         tuple(inputs),
         ("y", *(name for name, _ in exports)),
@@ -113,7 +113,7 @@ def _operator(operator: Operator) -> _Canonical:
 
 def _layer(
     layer: Layer,
-    operators: dict[str, _Canonical],
+    operators: dict[str, Canonical],
     by_path: dict[str, Unit],
     order: dict[str, int],
 ) -> tuple[object, ...]:
@@ -156,4 +156,4 @@ def _layer(
 def _residual(residual: Residual) -> object:
     if residual.hyper:
         return residual, residual.hyper
-    return _operator(residual.formula).form if residual.formula else residual
+    return canonical(residual.formula).form if residual.formula else residual

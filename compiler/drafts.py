@@ -236,6 +236,9 @@ class _Freezer:
 
 def weights_of(body: Body, names: tuple[str, ...]) -> tuple[str, ...]:
     """The learned parameters that the bindings are computed with, all the way back to x."""
-    outputs = [(n, body.bindings[n]) for n in names if n in body.bindings]
-    _, _, parameters = prune(body.values, outputs, body.parameters)
-    return tuple(p.name for p in parameters if p.learned)
+    known = body.weights.get(names)
+    if known is None:
+        outputs = [(n, body.bindings[n]) for n in names if n in body.bindings]
+        _, _, parameters = prune(body.values, outputs, body.parameters)
+        body.weights[names] = known = tuple(p.name for p in parameters if p.learned)
+    return known

@@ -7,6 +7,7 @@ Refuses: deciding that something is wrong.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from starc.compiler.types import Problem
 from starc.grammar import nodes
@@ -45,6 +46,7 @@ def hole_error(hole: nodes.Hole) -> StarError:
     )
 
 
+@lru_cache(maxsize=4096)
 def word_span(span: Span, word: str) -> Span:
     """Where a name stands inside a place whose node has no finer one, or that place."""
     blank = _COMMENT.sub(lambda found: " " * len(found[0]), span.text)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from textwrap import wrap
 
 from starc.compiler.ir import Attribute, Operator, Parameter, Value
@@ -35,6 +36,11 @@ class Body:
     calls: tuple[tuple[str, nodes.Operator], ...] = ()
     inner: tuple[Operator, ...] = ()
 
+    @cached_property
+    def weights(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """What `weights_of` found for bindings of this body."""
+        return {}
+
 
 Key = tuple[object, ...]
 
@@ -44,11 +50,24 @@ class Memo:
 
     def __init__(self) -> None:
         self.bodies: dict[Key, Body] = {}
+        self._of: dict[int, list[Body]] = {}
         self._calls: dict[Key, tuple[nodes.Call, Body]] = {}
         self._operators: dict[Key, tuple[Body, Operator]] = {}
         self._settings: dict[int, tuple[tuple[nodes.Setting, ...], Settings]] = {}
         self._contexts: dict[Key, int] = {}
         self._routed: dict[nodes.Call, tuple[nodes.Operator, nodes.Call]] = {}
+
+    def keep(self, key: Key, body: Body) -> None:
+        """Remember a body by what it was made of."""
+        found = self._of.setdefault(id(body.node), [])
+        if key in self.bodies:
+            found.remove(self.bodies[key])
+        found.append(body)
+        self.bodies[key] = body
+
+    def of(self, node: nodes.Operator) -> list[Body]:
+        """What an operator was resolved to so far."""
+        return self._of.get(id(node), [])
 
     def context(self, numbers: Mapping[str, Numeric]) -> int:
         """A small name for the numbers that a model sets, quick to compare."""

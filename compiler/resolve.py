@@ -467,8 +467,11 @@ class Resolver:
         # A default that is written out makes no difference.
         called = tuple(id(node) for _, node in body.calls)
         full = (id(request.node), body.arguments, types, self._context, called, "full", *place)
-        body = self.memo.bodies.setdefault(full, body)
-        self.memo.bodies[(*key, *place)] = body
+        if full in self.memo.bodies:
+            body = self.memo.bodies[full]
+        else:
+            self.memo.keep(full, body)
+        self.memo.keep((*key, *place), body)
         return body
 
     def _calls_the_same(self, body: Body) -> bool:

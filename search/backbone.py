@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 
 from starc.grammar import nodes
 from starc.search.repair import Draft
@@ -22,7 +23,6 @@ from starc.search.trees import (
     expression,
     holder,
     literal,
-    places,
     plain,
     put,
     sequences,
@@ -64,7 +64,7 @@ def _movable(site: Site) -> list[tuple[Path, nodes.Layer]]:
     """Units, and parallels as a whole."""
     return [
         (path, layer)
-        for path, layer in places(site.backbone)
+        for path, layer in site.places
         if isinstance(layer, nodes.Unit | nodes.Parallel)
     ]
 
@@ -87,7 +87,7 @@ def _insert(site: Site) -> Draft | None:
     new = site.pool.draw(site.rng, shop, site.constrained)
     if new is None:
         return None
-    outer = site.pick([(p, layer) for p, layer in places(site.backbone) if _narrow(site, layer)])
+    outer = site.pick([(p, layer) for p, layer in site.places if _narrow(site, layer)])
     if outer is not None and isinstance(new, nodes.Unit) and site.chance(4):
         path, parallel = outer
         assert isinstance(parallel, nodes.Parallel)
@@ -107,7 +107,7 @@ def _delete(site: Site) -> Draft | None:
     """A layer or a run of layers goes; a body that would be empty goes with it."""
     branches = [
         (path, layer)
-        for path, layer in places(site.backbone)
+        for path, layer in site.places
         if isinstance(holder(site.backbone, path), nodes.Parallel)
         and len(holder(site.backbone, path).body) > 2  # type: ignore[union-attr]
     ]
@@ -165,7 +165,7 @@ def _wrap(site: Site) -> Draft | None:
     """A unit becomes a branch of a parallel, beside a copy of itself or a unit of the pool."""
     found = [
         (path, unit)
-        for path, unit in site.units()
+        for path, unit in site.units
         if not isinstance(holder(site.backbone, path), nodes.Parallel)
     ]
     chosen = site.pick(found)
@@ -188,7 +188,7 @@ def _wrap(site: Site) -> Draft | None:
 
 def _unwrap(site: Site) -> Draft | None:
     """A parallel becomes its branches one after the other, or one of them."""
-    found = site.pick([(p, x) for p, x in places(site.backbone) if isinstance(x, nodes.Parallel)])
+    found = site.pick([(p, x) for p, x in site.places if isinstance(x, nodes.Parallel)])
     if found is None:
         return None
     path, parallel = found
@@ -216,7 +216,7 @@ def _own_scheme(unit: nodes.Unit) -> bool:
 
 def _combine(site: Site) -> Draft | None:
     """Another way to combine the branches of a parallel."""
-    found = site.pick([(p, x) for p, x in places(site.backbone) if isinstance(x, nodes.Parallel)])
+    found = site.pick([(p, x) for p, x in site.places if isinstance(x, nodes.Parallel)])
     if found is None:
         return None
     path, parallel = found
@@ -250,7 +250,7 @@ def _count(site: Site) -> Draft | None:
 
 def _counted(site: Site, kind: object) -> list[tuple[Path, nodes.Repeat | nodes.Loop, int]]:
     found = []
-    for path, layer in places(site.backbone):
+    for path, layer in site.places:
         if isinstance(layer, kind):  # type: ignore[arg-type]
             assert isinstance(layer, nodes.Repeat | nodes.Loop)
             count = count_of(layer)
@@ -331,7 +331,7 @@ def _tie(kind: type[nodes.Shares] | type[nodes.Reuses], site: Site) -> Draft | N
     """A unit takes the weights, or features, of an earlier one with the same call."""
     labels = Labels([site.model])
     candidates = []
-    for path, unit in site.units():
+    for path, unit in site.units:
         earlier = [other for other in _earlier(site, path) if other[1].operator == unit.operator]
         if not site.constrained and isinstance(unit.operator, nodes.Call):
             earlier = _earlier(site, path)
@@ -373,20 +373,18 @@ def _always(site: Site) -> Callable[[int], int]:
 
 def _earlier(site: Site, path: Path) -> list[tuple[Path, nodes.Unit]]:
     """Units that a unit may name: those before it, but none inside a repeat that it is not in."""
-    found = []
-    for other, unit in site.units():
-        if other >= path:
-            break
-        outer = (other[:n] for n in range(1, len(other)))
-        inside = (at(site.backbone, p) for p in outer if p != path[: len(p)])
-        if not any(isinstance(layer, nodes.Repeat | nodes.Loop) for layer in inside):
-            found.append((other, unit))
-    return found
+    repeats = [p for p, layer in site.places if isinstance(layer, nodes.Repeat | nodes.Loop)]
+    closed = [p for p in repeats if p != path[: len(p)]]
+    return [
+        (other, unit)
+        for other, unit in takewhile(lambda found: found[0] < path, site.units)
+        if not any(p == other[: len(p)] for p in closed)
+    ]
 
 
 def _untie(site: Site) -> Draft | None:
     """One tie of a unit goes."""
-    found = site.pick([(path, unit, tie) for path, unit in site.units() for tie in ties(unit)])
+    found = site.pick([(path, unit, tie) for path, unit in site.units for tie in ties(unit)])
     if found is None:
         return None
     path, unit, tie = found

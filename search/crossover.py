@@ -226,7 +226,7 @@ def _mention(node: nodes.Node, names: Mapping[str, str]) -> nodes.Node:
 
 def _unit(site: Site, other: Checked) -> Draft | None:
     """A whole operator of the other parent in the place of one unit."""
-    mine = site.pick(site.units())
+    mine = site.pick(site.units)
     labels = set(_labelled(other.model.backbone))
     theirs = site.pick(
         [
@@ -246,7 +246,7 @@ def _unit(site: Site, other: Checked) -> Draft | None:
 
 def _subtree(site: Site, there: Site) -> Draft | None:
     """The expression of a binding of equal name and type, T among them, in the place of one."""
-    unit = there.pick([u for _, u in there.units() if body_of(there, u) is not None])
+    unit = there.pick([u for _, u in there.units if body_of(there, u) is not None])
     if unit is None:
         return None
     donor = body_of(there, unit)

@@ -13,7 +13,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from starc.compiler.holes import is_hole
 from starc.compiler.options import Options
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
@@ -26,7 +25,7 @@ from starc.search.pool import Pool, pool_of_program, pool_of_space
 from starc.search.repair import Rejected, Repairs, mend
 from starc.search.sampling import draw
 from starc.search.site import Bounds, Operation, Site
-from starc.search.space import every, open_space
+from starc.search.space import open_space, undecided
 from starc.search.verifying import Checked, Verifier
 
 OPERATIONS: tuple[Operation, ...] = (*BACKBONE, *OPERATOR, *FEATURIZER)
@@ -124,7 +123,7 @@ class Mutator:
 
     def _checked(self, program: nodes.Program) -> Checked:
         for declaration in program.declarations:
-            if not isinstance(declaration, nodes.Use) and any(map(is_hole, every(declaration))):
+            if undecided(declaration):
                 raise StarError(
                     Diagnostic(
                         "hole-left",

@@ -49,7 +49,7 @@ Change = Callable[[Site, nodes.Operator, Resolved], tuple[nodes.Binding, ...] | 
 
 def edited(site: Site, change: Change) -> Draft | None:
     """A unit with a changed operator of its own."""
-    found = [u for _, u in site.units() if _operator(site, u) is not None]
+    found = [u for _, u in site.units if _operator(site, u) is not None]
     unit = site.pick(found)
     if unit is None:
         return None
@@ -77,8 +77,8 @@ def followers(site: Site, unit: nodes.Unit) -> list[nodes.Unit]:
 
     Where something is valid only, they all follow if any of them is tied.
     """
-    alike = [u for _, u in site.units() if u.operator == unit.operator]
-    named = {tie.label for _, u in site.units() for tie in ties(u)}
+    alike = [u for _, u in site.units if u.operator == unit.operator]
+    named = {tie.label for _, u in site.units for tie in ties(u)}
     tied = any(ties(u) or u.label in named for u in alike if u.label or ties(u))
     if (tied and site.constrained) or site.chance():
         return alike
@@ -124,7 +124,7 @@ def body_of(site: Site, unit: nodes.Unit) -> Resolved | None:
 
 def _users(site: Site, name: str) -> int:
     """How many places of the program call an operator."""
-    found = sum(called(u.operator).count(name) for _, u in site.units())
+    found = sum(called(u.operator).count(name) for _, u in site.units)
     others = [o for o in site.checked.operators.values() if o.name != name]
     return found + sum(name in called(o) for o in others)
 
@@ -367,7 +367,7 @@ def whole_number(value: object) -> int | None:
 
 def _number(site: Site) -> Draft | None:
     """Another whole number for a parameter: twice or half of it, one more or less."""
-    unit = site.pick([u for _, u in site.units() if body_of(site, u) is not None])
+    unit = site.pick([u for _, u in site.units if body_of(site, u) is not None])
     if unit is None:
         return None
     node, resolved, call = _operator(site, unit), body_of(site, unit), unit.operator

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from starc.grammar import nodes
 from starc.grammar.errors import StarError
-from starc.search.space import Labels, drop_labels
+from starc.search.space import Labels, drop_labels, given_in
 from starc.search.trees import Body, Workshop, features, literal, places, size, ties, units
 from starc.search.verifying import Checked, Verifier
 
@@ -151,7 +151,7 @@ class _Settler:
 
     def __init__(self, before: Mapping[str, nodes.Layer], model: nodes.Model) -> None:
         self.before, self.labels = before, Labels([])
-        self.labels.taken = {getattr(layer, "label", None) for _, layer in places(model.backbone)}
+        self.labels.taken = {label for layer in model.backbone for label in given_in(layer)}
         self.labels.taken |= {setting.name for setting in model.settings} | set(before)
         self.repairs: list[str] = []
         self.cells: dict[int, _Cell] = {}

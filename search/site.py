@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
 from starc.grammar import nodes
@@ -66,9 +67,15 @@ class Site:
         """One of the items; None when there are none."""
         return items[self.rng.randrange(len(items))] if items else None
 
+    @cached_property
+    def places(self) -> list[tuple[Path, nodes.Layer]]:
+        """All layers with their paths, in the order of the text."""
+        return list(places(self.backbone))
+
+    @cached_property
     def units(self) -> list[tuple[Path, nodes.Unit]]:
         """Units whose operator is called, with their paths."""
-        return [(path, u) for path, u in places(self.backbone) if isinstance(u, nodes.Unit)]
+        return [(path, u) for path, u in self.places if isinstance(u, nodes.Unit)]
 
     def chance(self, one_in: int = 2) -> bool:
         return not self.rng.randrange(one_in)

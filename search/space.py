@@ -23,6 +23,7 @@ from starc.compiler.program import choose_model, link, parse_limited
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.source import Source, Span
+from starc.search.remembering import per_node
 
 Choose = Callable[[int], int]
 """Draws one of so many options, from 0."""
@@ -266,9 +267,7 @@ class Labels:
     """Names of units that are free in a program."""
 
     def __init__(self, roots: Sequence[nodes.Node]) -> None:
-        self.taken = {getattr(node, "label", None) for root in roots for node in every(root)} - {
-            None
-        }
+        self.taken = {label for root in roots for label in labels_in(root)}
         self.made: set[str] = set()
         self.count = 0
 
@@ -285,17 +284,54 @@ class Labels:
 
 def drop_labels(body: tuple[nodes.Layer, ...], made: Collection[str]) -> tuple[nodes.Layer, ...]:
     """The layers without those labels of `made` that no other unit names."""
-    named = {word for layer in body for node in every(layer) for word in _mentions(node)}
-    unused = set(made) - named
-    return tuple(rewrite(layer, lambda node: _unlabelled(node, unused)) for layer in body)
+    unused = set(made).difference(*map(mentions_in, body))
+    return tuple(
+        layer if unused.isdisjoint(labels_in(layer)) else _without(layer, unused) for layer in body
+    )
+
+
+def _without(layer: nodes.Layer, unused: Collection[str]) -> nodes.Layer:
+    return rewrite(layer, lambda node: _unlabelled(node, unused))
 
 
 def relabel(body: tuple[nodes.Layer, ...], rename: Callable[[str], str]) -> tuple[nodes.Layer, ...]:
-    """Layers with the labels that they give renamed, where they are given and where named."""
-    nodes_ = [node for layer in body for node in every(layer)]
-    own = {node.label for node in nodes_ if isinstance(node, nodes.Unit | nodes.Parallel)}
-    names = {label: rename(label) for label in own if label is not None}
+    """Layers with the labels that they give renamed, in the order of the text, where they are given
+    and where named."""
+    own = dict.fromkeys(label for layer in body for label in given_in(layer))
+    names = {label: rename(label) for label in own}
+    if not names:
+        return body
     return tuple(rewrite(layer, lambda node: _renamed(node, names)) for layer in body)
+
+
+@per_node
+def given_in(root: nodes.Node) -> tuple[str, ...]:
+    """The labels that layers of a tree give themselves, in the order of the text."""
+    layers = (node for node in every(root) if isinstance(node, nodes.Unit | nodes.Parallel))
+    return tuple(dict.fromkeys(layer.label for layer in layers if layer.label is not None))
+
+
+@per_node
+def labels_in(root: nodes.Node) -> frozenset[str]:
+    """The labels of a tree, those of ties among them."""
+    if isinstance(root, nodes.Model):
+        return frozenset[str]().union(*map(labels_in, root.backbone))
+    labels = (getattr(node, "label", None) for node in every(root))
+    return frozenset(label for label in labels if label is not None)
+
+
+@per_node
+def mentions_in(root: nodes.Node) -> frozenset[str]:
+    """The words of a tree that may be labels of other layers."""
+    return frozenset(word for node in every(root) for word in _mentions(node))
+
+
+@per_node
+def undecided(root: nodes.Node) -> bool:
+    """Whether a tree has a hole."""
+    if isinstance(root, nodes.Model):
+        return any(map(undecided, (*root.settings, *root.backbone)))
+    return any(map(is_hole, every(root)))
 
 
 def _suffixed(suffix: str, label: str) -> str:
@@ -334,27 +370,42 @@ def _mentions(node: nodes.Node) -> tuple[str, ...]:
 
 def every(root: nodes.Node) -> Iterator[nodes.Node]:
     """The nodes of a tree, those inside holes among them, in the order of the text."""
-    yield root
-    for f in fields(root):
-        value = getattr(root, f.name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, nodes.Node):
-                yield from every(item)
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        for name in _parts(type(node))[::-1]:
+            value = getattr(node, name)
+            if isinstance(value, tuple):
+                stack += [item for item in value[::-1] if isinstance(item, nodes.Node)]
+            elif isinstance(value, nodes.Node):
+                stack.append(value)
+
+
+_PARTS: dict[type[nodes.Node], tuple[str, ...]] = {}
+
+
+def _parts(kind: type[nodes.Node]) -> tuple[str, ...]:
+    """The fields of a kind of nodes that others may be in."""
+    if kind not in _PARTS:
+        own = (f for f in fields(kind) if f.compare and "str" not in str(f.type).split())
+        _PARTS[kind] = tuple(f.name for f in own)
+    return _PARTS[kind]
 
 
 def rewrite(node: _NodeT, change: Callable[[nodes.Node], nodes.Node]) -> _NodeT:
     """The tree with `change` applied to every node, children first; unchanged parts are kept."""
     changed: dict[str, Any] = {}
-    for f in fields(node):
-        value = getattr(node, f.name)
+    for name in _parts(type(node)):
+        value = getattr(node, name)
         if isinstance(value, nodes.Node):
             new = rewrite(value, change)
             if new is not value:
-                changed[f.name] = new
+                changed[name] = new
         elif isinstance(value, tuple) and any(isinstance(v, nodes.Node) for v in value):
             items = tuple(rewrite(v, change) for v in value)
             if any(new is not old for new, old in zip(items, value, strict=True)):
-                changed[f.name] = items
+                changed[name] = items
     return change(replace(node, **changed) if changed else node)  # type: ignore[return-value]
 
 

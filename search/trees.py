@@ -20,6 +20,7 @@ from starc.grammar import nodes
 from starc.grammar.errors import StarError
 from starc.grammar.parser import parse
 from starc.grammar.source import Source, Span
+from starc.search.remembering import per_node
 from starc.search.space import every, number, rewrite, whole
 
 Path = tuple[int, ...]
@@ -213,10 +214,11 @@ def declared(program: nodes.Program) -> Declared:
     return found
 
 
-def called(node: nodes.Node) -> list[str]:
+@per_node
+def called(node: nodes.Node) -> tuple[str, ...]:
     """Names that a tree calls, or names as stages: operators among them."""
     found = [stage_name(n) for n in every(node) if isinstance(n, nodes.Call | nodes.Name)]
-    return list(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found))
 
 
 @dataclass
@@ -245,12 +247,11 @@ class Workshop:
 
     def own(self, name: str, node: nodes.Operator, body: Sequence[nodes.Binding]) -> str:
         """Declare an operator of this program, with the callees it brings; the name it has."""
-        span = Span(self.source, 0, 0)
         names: dict[str, str] = {}
         if node.span.source != self.source:
             names = self._callees(node)
-        operator = moved(replace(node, name=name, body=tuple(body)), span)
-        self.declared[name] = self.operators[name] = _recalled(operator, names)
+        operator = replace(node, name=name, body=tuple(body))
+        self.declared[name] = self.operators[name] = _here(operator, names, self.source)
         return name
 
     def _callees(self, node: nodes.Operator) -> dict[str, str]:
@@ -301,8 +302,8 @@ class Workshop:
                 for callee in called(node)
                 if callee in theirs and callee not in {b.name for b in node.body}
             }
-            node = moved(replace(node, name=new), Span(self.source, 0, 0))
-            self.operators[new] = self.declared[new] = _recalled(node, names)
+            node = _here(replace(node, name=new), names, self.source)
+            self.operators[new] = self.declared[new] = node
             return new
         return self.own(new, node, node.body)
 
@@ -312,6 +313,20 @@ class Workshop:
         kept = [node for name, node in self.declared.items() if name in wanted]
         kept.sort(key=lambda node: isinstance(node, nodes.Operator))
         return nodes.Program((*kept, model), self.source)
+
+
+_MADE: dict[tuple[object, ...], nodes.Operator] = {}
+
+
+def _here(node: nodes.Operator, names: Mapping[str, str], source: Source) -> nodes.Operator:
+    """An operator as one of this source, with operators called by other names: the same object for
+    the same words, so that what is known of it is known again."""
+    key = node, tuple(names.items()), source
+    if key not in _MADE:
+        if len(_MADE) >= 4096:
+            _MADE.clear()
+        _MADE[key] = _recalled(moved(node, Span(source, 0, 0)), names)
+    return _MADE[key]
 
 
 def _recalled(node: _NodeT, names: Mapping[str, str]) -> _NodeT:
@@ -351,26 +366,14 @@ def _wanted(
             continue
         found.add(name)
         if operators[name].span.source == source:  # others call what their own files declare
-            left += _callees_of(operators[name])
+            left += called(operators[name])
     return found
 
 
-def _named(call: nodes.Expr) -> list[str]:
+def _named(call: nodes.Expr) -> Sequence[str]:
     if isinstance(call, nodes.Call) and call.function != "experts":
         return [call.function]  # arguments are numbers and features
     return called(call)
-
-
-_CALLEES: dict[int, tuple[nodes.Operator, list[str]]] = {}
-
-
-def _callees_of(operator: nodes.Operator) -> list[str]:
-    known = _CALLEES.get(id(operator))
-    if known is None or known[0] is not operator:
-        if len(_CALLEES) > 4096:
-            _CALLEES.clear()
-        _CALLEES[id(operator)] = known = operator, called(operator)
-    return known[1]
 
 
 def pick(rng: random.Random, items: Sequence[Any]) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from starc.compiler import ir
-from starc.compiler.digest import digest
+from starc.compiler.digest import canonical
 from starc.compiler.inventory import model_parameters
 from starc.compiler.memo import Body, Memo
 from starc.compiler.options import Limits, Options
@@ -27,6 +27,12 @@ from starc.grammar.errors import Diagnostic, StarError
 
 _MOST = 3_000
 """So many bodies of operators, and everything is forgotten: a search makes ever new ones."""
+
+
+_PASSES = dict(PIPELINE)
+_CANONICAL = [_PASSES[n] for n in ("canonicalize", "infer", "common_subexpressions")]
+"""The passes that digests are taken behind. Of `drop_unused` nothing is left to do for an operator
+alone, since every rewriting drops what no output needs."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,7 @@ class Verifier:
         chosen = choose_model(linked, Options(model=model, limits=self.limits))
         resolved, _ = resolve_model(chosen, linked.operators, self.limits, self.memo)
         self._limit(resolved, chosen)
-        if any(unit.shares for unit in ir.units(resolved.layers)):
-            resolved = share(resolved)
+        resolved = share(resolved)
         checked = Checked(program, chosen, linked.operators, resolved, self._identity(resolved))
         if len(self._checked) > 256:
             self._checked.clear()
@@ -77,7 +82,7 @@ class Verifier:
 
     def bodies(self, operator: nodes.Operator) -> list[Body]:
         """What an operator was resolved to, for every set of arguments."""
-        return [body for body in self.memo.bodies.values() if body.node is operator]
+        return self.memo.of(operator)
 
     def _linked(self, program: nodes.Program) -> Linked:
         """As `link`, but every `use` is looked up once."""
@@ -135,11 +140,25 @@ class Verifier:
     def _form(self, operator: ir.Operator) -> _Form:
         known = self._forms.get(id(operator))
         if known is None:
-            key = id(operator.values), operator.outputs, operator.parameters
-            if key not in self._alike:  # the same operator in a deeper model has another name
-                self._alike[key] = operator, _form(operator)
-            self._forms[id(operator)] = known = operator, self._alike[key][1]
+            self._forms[id(operator)] = known = operator, self._formed(operator)
         return known[1]
+
+    def _formed(self, operator: ir.Operator) -> _Form:
+        """Operators with the same values differ in initial values only, which depend on the model:
+        these are left out where the form is found, and counted behind it."""
+        if operator.inner:
+            return _form(operator)
+        key = id(operator.values), operator.outputs
+        if key not in self._alike:
+            even = tuple(
+                replace(p, init=("normal", 1.0)) if p.init[0] == "normal" else p
+                for p in operator.parameters
+            )
+            self._alike[key] = operator, _form(replace(operator, parameters=even))
+        form = self._alike[key][1]
+        initial = {p.name: p.init for p in operator.parameters}
+        said = form.digest, [initial.get(name) for name in form.parameters]
+        return replace(form, digest=hashlib.sha256(repr(said).encode()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -147,24 +166,19 @@ class _Form:
     """What an operator means, as a digest, and the parameters and inputs that it reads."""
 
     digest: str
-    parameters: frozenset[str]
-    inputs: frozenset[str]
+    parameters: tuple[str, ...]
+    inputs: tuple[str, ...]
 
 
 def _form(operator: ir.Operator) -> _Form:
     """An operator behind the passes that digests are taken behind."""
-    given = tuple((name, ir.FeatureRef("u", ir.STREAM)) for name, _ in operator.inputs)
     unit = ir.Unit("u", "u", 0, operator.name, ir.Residual("none"))
     model = ir.Model("m", 1, 1, 1, (operator,), (unit,))
-    for name, run in PIPELINE:
+    for run in _CANONICAL:
         model = run(model)
-        if name == "drop_unused":
-            break
-    last = model.operators[0]
-    model = replace(model, layers=(replace(unit, inputs=given),))
-    parameters = frozenset(p.name for p in last.parameters)
-    inputs = frozenset(name for name, _ in last.inputs)
-    return _Form(digest(model), parameters, inputs)
+    found = canonical(model.operators[0])
+    digest = hashlib.sha256(repr(found.form).encode()).hexdigest()
+    return _Form(digest, found.parameters, found.inputs)
 
 
 def _said(layer: ir.Layer, forms: Mapping[str, _Form], order: Mapping[str, int]) -> object:

@@ -21,6 +21,8 @@ def share(model: Model) -> Model:
     resolved: dict[str, Unit] = {}
     for unit in units(model.layers):
         found[unit.path] = unit
+        if not unit.shares:
+            continue
         ties: dict[str, Tie] = {}
         for names, path in unit.shares:
             ours, theirs = operators[unit.operator], operators[found[path].operator]
@@ -36,6 +38,8 @@ def share(model: Model) -> Model:
         resolved[unit.path] = replace(unit, shares=(), ties=tuple(ties.values()))
     if failures:
         raise StarError(failures)
+    if not resolved:
+        return model
     return replace(model, layers=tuple(with_units(layer, resolved) for layer in model.layers))
 
 

@@ -19,6 +19,7 @@ from starc.search.mutate import OPERATIONS, Mutator, mutate, opened
 from starc.search.pool import Pool, pool_of_program
 from starc.search.repair import DROPPED, MOVED, NUMBER, Rejected, outcomes
 from starc.search.site import Bounds, Site
+from starc.search.space import relabel
 from starc.search.trees import places, size, ties, units
 from starc.search.verifying import Verifier
 from tests.strategies.programs import programs
@@ -158,6 +159,15 @@ def test_the_same_seed_gives_the_same_program():
     assert len(set(others)) > 8
 
 
+def test_labels_are_renamed_in_the_order_of_the_text():
+    text = " ".join(f"{label}: swiglu()" for label in "qwertyuiop")
+    program = parse(source(f"use std.channel.swiglu model m {{ backbone {{ {text} }} }}"))
+    model = next(d for d in program.declarations if isinstance(d, nodes.Model))
+    counts = iter(range(10))
+    renamed = relabel(model.backbone, lambda label: f"u{next(counts)}")
+    assert [u.label for u in units(renamed)] == [f"u{n}" for n in range(10)]
+
+
 TIED = """
 use std.attention.mha
 use std.channel.swiglu
@@ -278,4 +288,4 @@ def test_a_repeated_body_has_one_size():
     checked = VERIFIER.check(parse(source(PROGRAM)))
     assert size(checked.model.backbone) == checked.units == 12
     assert len(list(places(checked.model.backbone))) == 12
-    assert Site(checked, POOL, Bounds(), random.Random(0), VERIFIER).units()
+    assert Site(checked, POOL, Bounds(), random.Random(0), VERIFIER).units
