@@ -47,7 +47,8 @@ def filling(space: Space, take: Callable[[int, int], int]) -> Filling:
         options.append(n)
         return decisions[-1]
 
-    return Filling(tuple(decisions), tuple(options), fill(space, choose))
+    program = fill(space, choose)
+    return Filling(tuple(decisions), tuple(options), program)
 
 
 def drawn(space: Space, rng: random.Random) -> Filling:
