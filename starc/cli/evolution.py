@@ -188,6 +188,12 @@ def search(
     workers: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Evaluations side by side.")
     ] = None,
+    engine: Annotated[str, typer.Option(metavar="local|ray", help="Who evaluates.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster; auto: the one here.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(help="Ray: processors of a worker.")] = 1.0,
+    gpus: Annotated[float, typer.Option(help="Ray: GPUs of a worker; 0.25 shares one.")] = 0.0,
     seed: Annotated[
         int | None, typer.Option(min=0, max=LARGE, help="The same seed finds the same.")
     ] = None,
@@ -233,6 +239,7 @@ def search(
     from starc.cli.searching import Request, search_command
     from starc.compiler.options import Options
     from starc.grammar.library import read_source
+    from starc.search.engines import EngineRequest
     from starc.search.variation import alone
 
     options = options_of(model, set_)
@@ -256,7 +263,8 @@ def search(
         "model": model,
         "overrides": options.overrides or None,
     }
-    request = Request(space, out, given, preset, workers, cache, dry_run, resume, as_json)
+    wanted = EngineRequest(engine, address, cpus, gpus)
+    request = Request(space, out, given, preset, workers, cache, dry_run, resume, as_json, wanted)
     raise typer.Exit(search_command(request))
 
 

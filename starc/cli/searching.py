@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.library import read_source
 from starc.search.archive import asked
 from starc.search.driver import Found, Progress, resume, search
+from starc.search.engines import EngineRequest, make_engine
 from starc.search.front import front_table, number
 from starc.search.objectives import Objective
 from starc.search.plan import Plan, plan
@@ -49,10 +50,12 @@ class Request:
     dry_run: bool = False
     resume: bool = False
     as_json: bool = False
+    engine: EngineRequest = field(default_factory=EngineRequest)
 
 
 def search_command(request: Request) -> int:
     """Search, showing progress on standard error; returns the exit status."""
+    request.engine.checked()
     workers = request.workers or _cores()
     cache = None if request.cache is None else Path(request.cache)
     if request.out is None and not request.dry_run:
@@ -73,7 +76,7 @@ def search_command(request: Request) -> int:
             found = resume(
                 out,
                 budget=budget,
-                workers=workers,
+                engine=make_engine(request.engine, request.workers, cores=_cores()),
                 cache=cache,
                 observe=observe,
                 should_stop=lambda: bool(stop),
@@ -81,6 +84,10 @@ def search_command(request: Request) -> int:
         return _report(found, objectives, request, out)
     kit = _begun(request, given, out)
     settings, objectives = kit.settings, kit.measure.objectives
+    engine = None
+    if not request.dry_run:
+        engine = make_engine(request.engine, request.workers, cores=_cores())
+        workers = engine.capacity
     costs = plan(kit, workers=workers)
     complain(_announced(kit, costs, workers))
     if request.dry_run:
@@ -89,7 +96,7 @@ def search_command(request: Request) -> int:
         found = search(
             settings,
             out,
-            workers=workers,
+            engine=engine,
             cache=cache,
             command=shlex.join(["starc", *sys.argv[1:]]),
             observe=observe,
