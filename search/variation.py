@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -60,6 +61,46 @@ class Made:
     operation: str
     level: str = ""
     repairs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Changing:
+    """A program under change: what it is by now, and what that took."""
+
+    checked: Checked
+    names: list[str] = field(default_factory=list)
+    level: str = ""
+    repairs: list[str] = field(default_factory=list)
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+
+    def mutate(self, mutator: Mutator, rng: random.Random, level: str | None) -> None:
+        """Change it once more."""
+        done = mutator.mutate(self.checked.program, rng, level=level)
+        self._took(done.checked, done.name, done.repairs, done.rejected)
+        self.level = done.level
+
+    def cross(self, crossing: Crossing, other: nodes.Program, rng: random.Random) -> None:
+        """Cross it with another."""
+        done = crossing.cross(self.checked.program, other, rng)
+        self._took(done.checked, f"crossover: {done.name}", done.repairs, done.rejected)
+
+    def _took(
+        self,
+        checked: Checked,
+        name: str,
+        repairs: Sequence[str],
+        rejected: Sequence[tuple[str, str]],
+    ) -> None:
+        self.checked = checked
+        self.names.append(name)
+        self.repairs += repairs
+        self.rejected += rejected
+
+    def made(self, variation: Variation) -> Made:
+        """The result."""
+        repairs = _repairs(self.repairs, self.rejected)
+        program = variation.program(self.checked)
+        return Made(program, " + ".join(self.names), self.level, repairs)
 
 
 class Variation:
@@ -113,28 +154,16 @@ class Variation:
         self, text: str, rng: random.Random, *, times: int = 1, level: str | None = None
     ) -> Made:
         """A program after so many mutations, at least one."""
-        names: list[str] = []
-        repairs: list[str] = []
-        rejected: list[tuple[str, str]] = []
-        program = self._parsed(text)
+        change = self._changing(text)
         for _ in range(max(1, times)):
-            change = self.mutator.mutate(program, rng, level=level)
-            names.append(change.name)
-            repairs += change.repairs
-            rejected += change.rejected
-            # From the text again: what follows must not depend on how a tree came to be.
-            program = self._parsed(format_program(change.program))
-        checked = self.verifier.check(program)
-        return Made(
-            self.program(checked), " + ".join(names), change.level, _repairs(repairs, rejected)
-        )
+            change.mutate(self.mutator, rng, level)
+        return change.made(self)
 
     def crossed(self, first: str, second: str, rng: random.Random) -> Made:
         """A child of two programs."""
-        child = self.crossing.cross(self._parsed(first), self._parsed(second), rng)
-        checked = self.verifier.check(self._parsed(format_program(child.program)))
-        repairs = _repairs(child.repairs, child.rejected)
-        return Made(self.program(checked), f"crossover: {child.name}", "", repairs)
+        change = self._changing(first)
+        change.cross(self.crossing, self._parsed(second), rng)
+        return change.made(self)
 
     def child(
         self,
@@ -152,32 +181,22 @@ class Variation:
         What means the same as a known identity is mutated further. Where nothing verifies, a fresh
         program takes its place.
         """
-        parts: list[Made] = []
-        text = parents[0]
-
-        def add(make: Callable[[], Made]) -> bool:
-            nonlocal text
-            try:
-                parts.append(make())
-            except StarError:  # parents that no crossover, or no mutation, can be made of
-                return False
-            text = parts[-1].program.text
-            return True
-
-        if len(parents) > 1 and parents[0] != parents[1] and rng.random() < crossover:
-            add(lambda: self.crossed(parents[0], parents[1], rng))
-        size = int(self.check(text).figures["units"])
-        times = sum(rng.random() < mutation for _ in range(size))
-        if times or not parts:
-            add(lambda: self.mutated(text, rng, times=times, level=level))
-        for _ in range(REDRAWS):
-            if parts and parts[-1].program.identity not in known:
-                break
-            if not add(lambda: self.mutated(text, rng, level=level)):
-                break
-        if not parts:
-            return self.fresh(rng)
-        return _joined(parts)
+        change = self._changing(parents[0])
+        try:
+            if len(parents) > 1 and parents[0] != parents[1] and rng.random() < crossover:
+                with suppress(StarError):  # parents that have no child that verifies
+                    change.cross(self.crossing, self._parsed(parents[1]), rng)
+            times = sum(rng.random() < mutation for _ in range(change.checked.units))
+            for _ in range(max(times, not change.names)):
+                change.mutate(self.mutator, rng, level)
+            for _ in range(REDRAWS):
+                if change.checked.identity not in known:
+                    break
+                change.mutate(self.mutator, rng, level)
+        except StarError:  # a program that no mutation can be made of
+            if not change.names:
+                return self.fresh(rng)
+        return change.made(self)
 
     def check(self, text: str) -> Program:
         """The program of a text; raises StarError for what is wrong with it."""
@@ -192,6 +211,9 @@ class Variation:
         figures = static_figures(checked, length=self.length, dtype=self.dtype, costs=self.costs)
         text = format_program(checked.program)
         return Program(text, checked.identity, described_units(checked.ir), figures)
+
+    def _changing(self, text: str) -> _Changing:
+        return _Changing(self.verified(text))
 
     def _parse(self, text: str) -> nodes.Program:
         return parse(Source(self.name, text))
@@ -274,17 +296,3 @@ def _repairs(repairs: Sequence[str], rejected: Sequence[tuple[str, str]]) -> dic
     """What a making took, as JSON: kinds of repairs, and draws that came to nothing by reason."""
     reasons = Counter(f"{name}: {reason}" if reason else name for name, reason in rejected)
     return {"repairs": list(repairs), "rejected": dict(sorted(reasons.items()))}
-
-
-def _joined(parts: Sequence[Made]) -> Made:
-    """The last program, made by all of them one after the other."""
-    repairs = [kind for part in parts for kind in part.repairs["repairs"]]
-    rejected: Counter[str] = Counter()
-    for part in parts:
-        rejected.update(part.repairs["rejected"])
-    return Made(
-        parts[-1].program,
-        " + ".join(part.operation for part in parts),
-        parts[-1].level,
-        {"repairs": repairs, "rejected": dict(sorted(rejected.items()))},
-    )
