@@ -134,7 +134,8 @@ class Variation:
         else:
             first = self.verifier.check(plain)
         self.pool = self._pool(first)
-        self.origin = None if self.holes else self.program(first)
+        origin = self.program(first)  # a dtype or length that makes no sense is said now
+        self.origin = None if self.holes else origin
         bounds = Bounds(units=units)
         self.mutator = Mutator(
             self.pool, verifier=self.verifier, bounds=bounds, constrained=constrained
