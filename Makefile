@@ -13,7 +13,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -W error
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types check format bench clean
+.PHONY: help setup demo test test-slow test-kernels test-gpu lint types check format bench clean
 
 help:
 	@echo "make setup      create .venv and install starc for development"
@@ -24,6 +24,7 @@ help:
 	@echo "make types      mypy --strict"
 	@echo "make format     let ruff and black repair what they can"
 	@echo "make test-slow  the long tests"
+	@echo "make test-kernels  every kernel, interpreted and compiled for every target; no GPU needed"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make bench      the measurements in benchmarks/"
 	@echo "make clean      remove everything that was generated"
@@ -52,6 +53,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -W error -m slow
+
+test-kernels: setup
+	$(PYTEST) -m kernels
 
 test-gpu: setup
 	$(BIN)/pytest -W error -m gpu

@@ -20,7 +20,8 @@ class MixerPlan:
     `heads`; head h reads head h // (heads / count) of an operand with fewer. `channels` is N,
     the channels that C and B share; `a_channels` is 1 or N, 0 where there is no A. `template` is a
     file of templates/mixer without its ending. beta of the delta rule has `beta_heads`; a and b of
-    low-rank transitions have `left_heads` and `right_heads`, and `steps` for every token.
+    low-rank transitions have `left_heads` and `right_heads`, and `steps` for every token. `kernel`
+    is the function that does the same on GPUs, if there is one.
     """
 
     template: str
@@ -42,6 +43,7 @@ class MixerPlan:
     left_heads: int = 0
     right_heads: int = 0
     steps: int = 1
+    kernel: str = ""
 
 
 @dataclass(frozen=True)

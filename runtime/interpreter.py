@@ -254,3 +254,22 @@ def _as_bf16(x: Any) -> Any:
     bits = narrow(x.handle.data)
     kind = tl.block_type(tl.bfloat16, list(bits.shape)) if x.type.is_block() else tl.bfloat16
     return tl.core.tensor(_Handle(bits, tl.bfloat16), kind)
+
+
+def permute_programs(seed: int) -> None:
+    """From now on programs of a launch run in an order of chance, in place of one after another.
+
+    A kernel with a program that reads what another one wrote then gives something else.
+    """
+
+    def set_grid_idx(self: Any, x: int, y: int, z: int) -> None:
+        sizes = self.grid_dim
+        count = sizes[0] * sizes[1] * sizes[2]
+        if _order[0] != sizes:
+            _order[:] = sizes, np.random.default_rng(seed).permutation(count)
+        place = int(_order[1][(x * sizes[1] + y) * sizes[2] + z])
+        rest, z = divmod(place, sizes[2])
+        self.grid_idx = (*divmod(rest, sizes[1]), z)
+
+    _order: list[Any] = [None, None]
+    _Builder.set_grid_idx = set_grid_idx

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from starc.compiler.kernel_attention import AttentionPlan
 from starc.compiler.kernel_plan import KernelPlan
 from starc.compiler.naming import Names
 from starc.compiler.plan import FunctionPlan, MixerPlan, ModuleClass
@@ -19,7 +20,8 @@ PYTHON_NAMES = frozenset(
     checkpoint range len min max int float bool str tuple list dict set print sum zip hasattr
     getattr isinstance any all type SystemExit enumerate ValueError Callable Iterator
     cache start batch like object property staticmethod ImportError tl
-    triton""".split()
+    serves tile_for shared_memory product_precision as_operands strides_of per_head per_token
+    fewer_heads spread save_all triton""".split()
 )
 """Names with a meaning of their own in generated code."""
 
@@ -41,6 +43,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
 
 _KERNEL = re.compile(
     r"(body_|launch_|packed_)*((input_|output_)?gated|causal)_(product|convolution)\w*\d+\w*"
+    r"|(body_|launch_|scores_)?(fused|latent)_\w*attention_\d+\w*"
     r"|(Packed)?((Input|Output)?Gated|Causal)(Product|Convolution)\w*\d+"
 )
 
@@ -63,6 +66,10 @@ class Functions:
 
     def kernel(self, plan: KernelPlan) -> str:
         """The name of the function that dispatches to a kernel."""
+        if isinstance(plan, AttentionPlan):  # whose name does not say everything
+            names = {known.name for known in self._kernels}
+            while plan not in self._kernels and plan.name in names:
+                plan = replace(plan, variant=plan.variant + 1)
         self._kernels.setdefault(plan)
         return plan.name
 

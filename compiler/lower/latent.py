@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from starc.compiler.ir import Value
 from starc.compiler.lower import text
+from starc.compiler.lower.attention import indented
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line
 from starc.compiler.types import Constant
@@ -56,7 +57,7 @@ def or_step(o: OperatorLowering, value: Value, whole: Text, scale: str) -> Text:
         arguments.append(_flat(o, part.source))
     step = o.own_layout(text.call(function, *arguments), value.type)
     local = o.new_local(value.name or "mixed")
-    body = "".join(f"    {_indented(line)}\n" for line in inside)
+    body = "".join(f"    {indented(line)}\n" for line in inside)
     o.lines.append(
         Line(
             f"if cache is None or {o.length} > 1:\n{body}    {local} = {whole.code}\n"
@@ -65,11 +66,6 @@ def or_step(o: OperatorLowering, value: Value, whole: Text, scale: str) -> Text:
         )
     )
     return Text(local)
-
-
-def _indented(line: Line) -> str:
-    shown = f"{line.text}  # {line.comment}" if line.comment else line.text
-    return shown.replace("\n", "\n    ")
 
 
 def _operands(o: OperatorLowering, id: int) -> tuple[int, ...]:

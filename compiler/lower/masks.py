@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from starc.compiler.conditions import conditions, order
 from starc.compiler.lower.functions import Functions
-from starc.compiler.visibility import CAUSAL, MASKS, Clause, Mask
+from starc.compiler.visibility import MASKS, Clause
 
 
 def is_written(clause: Clause) -> bool:
@@ -19,48 +20,18 @@ def is_written(clause: Clause) -> bool:
 
 def visible_function(functions: Functions, clauses: Iterable[Clause]) -> str:
     """The name of a function (rows, columns, device) -> boolean (rows, columns)."""
-    shown = sorted(clauses, key=lambda clause: sorted(map(_order, clause)))
-    conditions = [" & ".join(_conditions(clause)) for clause in shown]
-    code = " | ".join(f"({c})" if len(shown) > 1 and "&" in c else c for c in conditions)
+    shown = sorted(clauses, key=lambda clause: sorted(map(order, clause)))
+    parts = [" & ".join(conditions(clause)) for clause in shown]
+    code = " | ".join(f"({c})" if len(shown) > 1 and "&" in c else c for c in parts)
     words = [" and ".join(_words(clause)) for clause in shown]
     return functions.function(
-        "visible", code=code, words=", or ".join(words), rows=any("i" in c for c in conditions)
+        "visible", code=code, words=", or ".join(words), rows=any("i" in c for c in parts)
     )
-
-
-def _order(mask: Mask) -> tuple[int, Mask]:
-    return list(MASKS).index(mask[0]), mask
-
-
-def _conditions(clause: Clause) -> list[str]:
-    causal = CAUSAL in clause
-    apart = "i - j" if causal else "(i - j).abs()"
-    return [_condition(mask, apart) for mask in sorted(clause, key=_order)]
-
-
-def _condition(mask: Mask, apart: str) -> str:
-    op, sizes = mask
-    match op:
-        case "causal":
-            return "(j <= i)"
-        case "band":
-            return f"({apart} < {sizes[0]})"
-        case "dilated":
-            w, r = sizes
-            return f"((i - j) % {r} == 0) & ({apart} < {w * r})"
-        case "strided":
-            return f"((i - j) % {sizes[0]} == 0)"
-        case "block":
-            return f"(i // {sizes[0]} == j // {sizes[0]})"
-        case "summary":
-            n, c = sizes
-            return f"(j % {n} >= {n - c})"
-    return f"(j < {sizes[0]})"
 
 
 def _words(clause: Clause) -> list[str]:
     found = []
-    for op, sizes in sorted(clause, key=_order):
+    for op, sizes in sorted(clause, key=order):
         match op:
             case "causal":
                 found.append("j <= i")

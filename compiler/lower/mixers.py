@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starc.compiler.catalog.filters import modes
 from starc.compiler.ir import Value
-from starc.compiler.lower import latent, text, transitions
+from starc.compiler.lower import attention, latent, text, transitions
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import MixerPlan
 from starc.compiler.types import Feature, Mixer, lanes_of
@@ -29,6 +29,7 @@ def _scores(o: OperatorLowering, value: Value) -> Text:
     channels = max(o.width(c), o.width(b))
     attributes: dict[str, Any] = dict(value.attributes)
     floor = attributes.get("floor")
+    chunked = value.op == "linear_attention"
     plan = MixerPlan(
         template=value.op,
         name=value.op,
@@ -41,6 +42,7 @@ def _scores(o: OperatorLowering, value: Value) -> Text:
         scale=float(attributes["scale"]),
         floor=None if floor is None else float(floor),
         band=attributes.get("band", 0),
+        kernel="" if chunked else attention.kernel_of_scores(o, value, channels),
     )
     if value.op == "linear_attention":
         operands = (o.tokens(c, channels), o.tokens(b, channels), o.tokens(v))

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from starc.compiler import catalog
 from starc.compiler.init import onto_stream
 from starc.compiler.ir import Operator, Parameter, Value
-from starc.compiler.lower import dense, kernels, maps, mixers, modules, routing, text
+from starc.compiler.lower import attention, dense, kernels, maps, mixers, modules, routing, text
 from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.past import Past
 from starc.compiler.lower.text import Text
@@ -84,6 +85,8 @@ class OperatorLowering:
         """Locals that hold the gates and the chosen experts, by the value that routes."""
         self.matrices: dict[tuple[int, bool, str], dense.Matrix] = {}
         self.masks: dict[tuple[Visible, bool, int, str], Text] = {}
+        self.beside_kernels: tuple[dict[Any, Text], dict[Any, dense.Matrix]] = ({}, {})
+        """Masks and matrices that stand in branches taken where no kernel is."""
         self.uses = Counter(i for v in self.values for i in _operands(v))
         self.uses.update(i for _, i in operator.outputs)
         self._readers: dict[int, list[int]] = {}
@@ -276,7 +279,7 @@ class OperatorLowering:
         if value.op in routing.LOWERINGS:
             return routing.LOWERINGS[value.op](self, value)
         if value.op == "apply":
-            return dense.apply(self, value)
+            return attention.apply(self, value)
         if value.op == "gated_product":
             return kernels.gated_product(self, value)
         if value.op == "gated_convolution":

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import black
 import pytest
 
 from starc.compiler.kernel_plan import KernelPlan, sections
@@ -20,6 +21,7 @@ from starc.templates import render
 
 HEADER = """from __future__ import annotations
 
+import math
 import os
 
 import torch
@@ -28,14 +30,17 @@ from torch import Tensor, nn
 
 """
 
+MODE = black.Mode(line_length=100, target_versions={black.TargetVersion.PY311})
+
 SCRIPTS = Path(__file__).parent
 
 
-def text_of(plans: Sequence[KernelPlan]) -> str:
-    """A file that holds the kernels of `plans` and nothing else."""
+def text_of(plans: Sequence[KernelPlan], formatted: bool = True) -> str:
+    """A file that holds the kernels of `plans` and nothing else; Triton reads formatted ones."""
     called = render("function/transformed.py.j2", name="transformed") + "\n\n"
     parts = [render(name, **({"kernel": plan} if plan else {})) for name, plan in sections(plans)]
-    return HEADER + called + "".join(parts)
+    text = HEADER + called + "".join(parts)
+    return black.format_str(text, mode=MODE) if formatted else text
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Modul
 
     def load(plans: Sequence[KernelPlan], name: str = "generated") -> ModuleType:
         path = tmp_path / f"{name}.py"
-        path.write_text(text_of(plans))
+        path.write_text(text_of(plans, formatted=False))
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None

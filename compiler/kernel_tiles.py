@@ -1,0 +1,73 @@
+"""Tiles of kernels with matrix products: a small table instead of autotuning.
+
+Owns: the table and the shared memory that each of its rows needs. Refuses: kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LANES_OF_STRIDE = 128
+"""From this stride on, blocks of keys between those that are seen are skipped: the longest tile."""
+
+
+@dataclass(frozen=True)
+class AttentionTile:
+    """`rows` queries by `columns` keys, run by `warps` warps, loads `stages` deep in flight."""
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+
+    @property
+    def text(self) -> str:
+        return f"({self.rows}, {self.columns}, {self.warps}, {self.stages})"
+
+
+LARGE = 160 * 1024
+"""Shared memory of one program on sm_80, sm_90 and sm_100, in bytes, or a little less."""
+
+_Tile = AttentionTile
+_ATTENTION: dict[tuple[int, int], dict[str, tuple[AttentionTile, AttentionTile]]] = {
+    # (bytes of an element, channels of a head): kernel: tiles with LARGE shared memory, with less
+    (2, 64): {
+        "forward": (_Tile(128, 64, 8, 3), _Tile(64, 64, 4, 2)),
+        "queries": (_Tile(128, 64, 8, 3), _Tile(64, 64, 4, 2)),
+        "keys": (_Tile(64, 64, 8, 2), _Tile(32, 64, 4, 1)),
+    },
+    (2, 128): {
+        "forward": (_Tile(128, 64, 8, 2), _Tile(64, 32, 4, 2)),
+        "queries": (_Tile(64, 64, 8, 2), _Tile(64, 32, 4, 1)),
+        "keys": (_Tile(64, 64, 8, 2), _Tile(32, 32, 4, 1)),
+    },
+    (2, 256): {
+        "forward": (_Tile(64, 32, 8, 2), _Tile(64, 32, 8, 1)),
+        "queries": (_Tile(64, 32, 8, 2), _Tile(32, 32, 8, 1)),
+        "keys": (_Tile(32, 64, 8, 2), _Tile(16, 32, 8, 1)),
+    },
+    (4, 64): {
+        "forward": (_Tile(64, 32, 8, 2), _Tile(32, 32, 4, 1)),
+        "queries": (_Tile(64, 32, 8, 2), _Tile(32, 32, 4, 1)),
+        "keys": (_Tile(32, 64, 8, 2), _Tile(32, 32, 4, 1)),
+    },
+    (4, 128): {
+        "forward": (_Tile(64, 32, 8, 2), _Tile(32, 16, 4, 1)),
+        "queries": (_Tile(32, 32, 8, 1), _Tile(32, 16, 4, 1)),
+        "keys": (_Tile(32, 32, 8, 1), _Tile(16, 32, 4, 1)),
+    },
+    (4, 256): {
+        "forward": (_Tile(32, 16, 8, 1), _Tile(16, 16, 4, 1)),
+        "queries": (_Tile(32, 16, 8, 1), _Tile(16, 16, 4, 1)),
+        "keys": (_Tile(16, 32, 8, 1), _Tile(16, 16, 4, 1)),
+    },
+}
+"""Found by compiling candidates for all targets: the largest tile without spills on any of them,
+with instructions of four warps on sm_90 and sm_100. None was timed: there was no GPU."""
+
+
+def attention_tiles(kernel: str, depth: int, size: int) -> tuple[tuple[int, AttentionTile], ...]:
+    """(least shared memory in bytes, tile) for heads of up to `depth` padded channels and elements
+    of `size` bytes, the best first. `kernel` is forward, queries or keys."""
+    large, small = _ATTENTION[size, max(depth, 64)][kernel]
+    return (LARGE, large), (0, small)
