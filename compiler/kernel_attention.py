@@ -79,10 +79,10 @@ def _extent(mask: tuple[str, tuple[int, ...]]) -> int:
 class AttentionPlan(KernelPlan):
     """What attention over whole sequences and for one token share.
 
-    Operands have c_heads, b_heads and v_heads heads, which divide `heads`. `stages` act on C_i .
-    B_j in this order: ("scale", s), ("softcap", c), and terms times a factor. `clauses` are the visible
-    pairs. Rows are divided by max(|sum of weights|, floor) where there is a floor. A `sink` takes
-    part in the softmax and has no value. `variant` tells functions of a file apart.
+    Operands have c_heads, b_heads and v_heads heads, which divide `heads`. `stages` act on
+    C_i . B_j in this order: ("scale", s), ("softcap", c), and terms times a factor. `clauses` are
+    the visible pairs. Rows are divided by max(|sum of weights|, floor) where there is a floor. A
+    `sink` takes part in the softmax and has no value. `variant` tells functions of a file apart.
     """
 
     heads: int
