@@ -28,6 +28,7 @@ from starc.compiler.driver import Artifact, compile_program
 from starc.compiler.options import Options
 from starc.grammar.errors import Diagnostic, StarError
 from starc.runtime import run as runs
+from starc.runtime.corpus import Corpus
 from starc.runtime.data import Data
 from starc.runtime.device import memory_errors, pick_device
 from starc.runtime.files import write_atomic
@@ -263,6 +264,7 @@ def _opened(
             module_text=artifact.text,
             data_digest=data.digest,
             settings=settings,
+            tokenizer=data.tokenizer if isinstance(data, Corpus) else None,
         )
     run = runs.open_run(folder)
     if run.digest != artifact.digest:

@@ -86,8 +86,15 @@ def scale(
     ],
     data: Annotated[
         str,
-        typer.Option(metavar="PATH|stdlib", help="A text, a folder of texts, or Python's library."),
+        typer.Option(
+            metavar="PATH|stdlib|hf:NAME",
+            help="A text, a folder of texts or of tokens, Python's library, a data set.",
+        ),
     ] = "stdlib",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A tokenizer's JSON file; default: tokens are bytes."),
+    ] = None,
     sizes: Annotated[int, typer.Option(min=1, max=50, help="Models per budget.")] = 5,
     span: Annotated[float, typer.Option(help="Largest model of a budget over smallest.")] = 16.0,
     length: Annotated[int, typer.Option(min=1, help="Tokens of a sequence.")] = 256,
@@ -168,6 +175,7 @@ def scale(
             plan,
             vocab,
             data,
+            tokenizer,
             Path(out),
             dry_run,
             device_name,

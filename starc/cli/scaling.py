@@ -32,6 +32,7 @@ class Order:
     plan: dict[str, Any]
     vocab: int | None
     data: str
+    tokenizer: str | None
     out: Path
     dry_run: bool
     device_name: str
@@ -51,8 +52,9 @@ def scale_command(order: Order) -> int:
     data = None
     if not order.dry_run or order.vocab is None or order.device_name == "cpu":
         from starc.runtime.corpus import open_corpus
+        from starc.runtime.tokenizer import open_tokenizer
 
-        data = open_corpus(order.data)
+        data = open_corpus(order.data, open_tokenizer(order.tokenizer) if order.tokenizer else None)
     vocab = order.vocab or (data.vocab if data else 0)
     plan = _plan(order, Request(vocab=vocab, **order.plan))
     if order.dry_run:

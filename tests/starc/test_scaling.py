@@ -308,6 +308,18 @@ def test_scale_prints_laws_and_draws_them(command: Command, small: Path, text: P
     assert len(report["laws"]["small"]["optima"]) == 2
 
 
+def test_texts_are_read_by_a_tokenizer(command: Command, small: Path, text: Path) -> None:
+    made = command("tokenizer", "train", "--data", text, "--vocab", 300, "-o", "tok.json")
+    assert made.status == 0, made.err
+    one = ["--budgets", "4e7", "--sizes", "1", "--length", "16", "--batch", "2", "--data", text]
+    some = ["--precision", "fp32", "--validation-tokens", "512", "--out", "laws"]
+    outcome = command("scale", small, *one, *some, "--tokenizer", "tok.json", "--json")
+    assert outcome.status == 0, outcome.err
+    (path,) = Path("laws").rglob("config.json")
+    run = runs.open_run(path.parent)
+    assert run.tokenizer().vocab == run.module().Model().embedding.num_embeddings == 300
+
+
 def test_dry_run_prints_a_plan_and_trains_nothing(command: Command, small: Path) -> None:
     arguments = ["--budgets", "1e15,1e16", "--vocab", "256", "--sizes", "3", "--dry-run"]
     outcome = command("scale", small, *arguments, "--device-name", "A100")
