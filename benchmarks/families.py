@@ -62,6 +62,15 @@ GPT = {
 }
 WINDOW = 16
 PARTIAL = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
+ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 24,
+    "beta_fast": 4.0,
+    "beta_slow": 1.0,
+}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
 LOCAL_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 GROUPED_EXPERTS = {
@@ -220,6 +229,36 @@ FAMILIES: dict[str, Family] = {
         {"vocab_size": VOCAB, "hidden_size": 128, "num_hidden_layers": 2, "num_blocks": 2}
         | {"num_heads": 4, "chunk_size": 16, "autocast_kernel_dtype": "float32"}
         | {"pad_token_id": None},
+    ),
+    "bloom": Family(
+        "Bloom",
+        {"vocab_size": VOCAB, "hidden_size": 60, "n_layer": 2, "n_head": 6, "pad_token_id": None},
+    ),
+    "mpt": Family(
+        "Mpt",
+        {"vocab_size": VOCAB, "d_model": 60, "n_layers": 2, "n_heads": 6, "max_seq_len": 128},
+    ),
+    "olmo3": Family(
+        "Olmo3", LLAMA | WINDOWS_OF_FOUR | {"rope_parameters": {SLIDING: ROPE, FULL: YARN}}
+    ),
+    "qwen2_moe": Family(
+        "Qwen2Moe",
+        LLAMA | EXPERTS | {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 48},
+    ),
+    "jamba": Family(
+        "Jamba",
+        LLAMA
+        | EXPERTS
+        | {"num_hidden_layers": 8, "hidden_size": 32, "intermediate_size": 48}
+        | {"mamba_d_state": 8, "mamba_dt_rank": 4},
+        tolerance=1e-4,  # in float32 theirs is 3e-5 from float64, and this 2e-5
+    ),
+    "gpt_oss": Family(
+        "GptOss",
+        LLAMA
+        | LOCAL_EXPERTS
+        | {"head_dim": 16, "sliding_window": WINDOW, "rope_parameters": YARN | {"truncate": False}}
+        | {"swiglu_limit": 0.5},
     ),
     "recurrent_gemma": Family(
         "RecurrentGemma",

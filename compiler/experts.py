@@ -89,7 +89,7 @@ def _gates(caller: Instance, operand: int, options: dict[str, Any], span: Span) 
     """The weight of every expert for every token, F[1, n]."""
     builder, n = caller.builder, options["n"]
     dense = {"n": n, "bias": False, "rank": 0, "groups": 1}
-    inputs = [builder.emit("dense", (operand,), dense, span)]
+    inputs = [builder.emit("dense", (operand,), {**dense, "bias": options["bias"]}, span)]
     builder.name_parameters("router")
     if options["noisy"]:
         inputs.append(builder.emit("dense", (operand,), dense, span))

@@ -131,6 +131,7 @@ ROUTING = (
             flag("correction", False),
             size("groups", 1),
             size("keep", 1),
+            flag("bias", False),
         ),
         parameters=_bank,
         flops=lambda inputs, arguments, length: Fraction(
