@@ -225,6 +225,8 @@ class _Driver:
             told = [self._individual(row) for row in ready]
             self.context.individuals.update((one.id, one) for one in told)
             self.algorithm.tell(told)
+            for line in getattr(self.algorithm, "notes", list)():
+                self.note("algorithm", line)
             self.told = told[-1].id + 1
             for one in told:
                 del self.open[one.id]

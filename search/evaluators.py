@@ -2,6 +2,8 @@
 
     lm                bits per byte of held-out text after a short training (lm.py)
     mad               the score of MAD's synthetic tasks (starc/mad/evaluating.py)
+    proxies           figures at initial values, without training (proxies.py)
+    screened          lm with proxies as its lowest rung
     static            a made-up function of the program, for tests and demonstrations
     MODULE:FUNCTION   a function of one's own, `(program text, seed) -> figures or a number`
 
@@ -78,6 +80,8 @@ class Evaluator(Protocol):
 BUILT_IN = {
     "lm": "starc.search.lm:make",
     "mad": "starc.mad.evaluating:make",
+    "proxies": "starc.search.proxies:make",
+    "screened": "starc.search.proxies:make_screened",
     "static": "starc.search.evaluators:make_static",
 }
 """Evaluators by name: who makes one from its options (JSON). Loaded when asked for."""

@@ -83,7 +83,7 @@ class LanguageModel:
     def evaluate(self, text: str, *, seed: int, rung: int, folder: Path) -> dict[str, float]:
         """Train up to a rung, from the checkpoint of a lower one if there is one, and judge."""
         torch.set_num_threads(self.threads)
-        data = _opened(self.data)
+        data = opened(self.data)
         run = self._run(text, data, seed, rung, folder / "run")
         result = train(run, data)
         if result.status == "diverged" or result.score is None:
@@ -98,7 +98,7 @@ class LanguageModel:
         """Seconds of a full evaluation, from the median of a few steps of training."""
         torch.set_num_threads(self.threads)
         began = time.monotonic()
-        data = _opened(self.data)
+        data = opened(self.data)
         run = self._run(text, data, seed, self.rungs - 1, folder / "probe")
         place = pick_device(self.device)
         torch.manual_seed(seed)
@@ -198,14 +198,14 @@ def make(
         raise _error(f"{tokens:,} tokens are less than a step of {batch} x {length} on every rung.")
     if not isinstance(data, str):
         raise _error(f"'data' is a name, and not {data!r}.")
-    opened = _opened(data)
-    if not opened.bytes_per_token:
+    text = opened(data)
+    if not text.bytes_per_token:
         raise _error(f"'{data}' is no text: there are no bits per byte.")
-    opened.batch(1, batch=1, length=length, seed=0)  # a text that is too short is said now
-    opened.held_out("validation", length=length, limit=1)
+    text.batch(1, batch=1, length=length, seed=0)  # a text that is too short is said now
+    text.held_out("validation", length=length, limit=1)
     return LanguageModel(
         data=data,
-        data_digest=opened.digest,
+        data_digest=text.digest,
         budgets=tuple(tokens // factor ** (rungs - 1 - rung) for rung in range(rungs)),
         batch=batch,
         length=length,
@@ -219,7 +219,7 @@ def make(
 
 
 @lru_cache(maxsize=2)
-def _opened(name: str) -> Data:
+def opened(name: str) -> Data:
     """The data of that name, read once for all programs that a worker trains."""
     return open_data(name)
 

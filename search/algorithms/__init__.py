@@ -7,6 +7,7 @@ made with a `Context` and then only asked and told, by the driver:
                          for results, or for good when it has none outstanding
     tell(individuals)    what came of proposals, in the order of their numbers, each once
     state(), restore()   everything but the proposals and individuals, as small JSON
+    notes()              optional: what there is to say since the last time, for people
 
 All that happens must follow from the order of these calls, the state, `context.individuals` and the
 generators that come with the numbers of proposals: that is what makes a resumed search go on as if
@@ -126,6 +127,9 @@ ALGORITHMS = {
     "random": "starc.search.algorithms.random_search:RandomSearch",
     "evolution": "starc.search.algorithms.evolution:Evolution",
     "ga": "starc.search.algorithms.ga:Genetic",
+    "halving": "starc.search.algorithms.halving:Halving",
+    "dehb": "starc.search.algorithms.dehb:Dehb",
+    "surrogate": "starc.search.algorithms.surrogate:Surrogate",
 }
 """Classes by name, loaded when asked for."""
 
@@ -174,6 +178,10 @@ def make_algorithm(name: str, context: Context) -> Algorithm:
                 )
             )
         options[option] = value
+    if "stages" in options:
+        from starc.search.algorithms.breeding import stages
+
+        stages(options["stages"])  # refused before the search begins
     context.options = options
     algorithm: Algorithm = kind(context)
     return algorithm

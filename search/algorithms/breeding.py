@@ -8,10 +8,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
+from starc.grammar.errors import Diagnostic, StarError
 from starc.search.algorithms import Context, Individual, Proposal
+from starc.search.mutate import LEVELS
 
-OPTIONS = {"crossover": 0.9, "mutation": 0.1}
-"""Probabilities: that a child has two parents, and that a unit of it is mutated."""
+OPTIONS = {"crossover": 0.9, "mutation": 0.1, "stages": ""}
+"""Probabilities: that a child has two parents, and that a unit of it is mutated; the levels that
+are searched one after the other, with generations for all but the last: backbone:10+operator."""
 
 
 def first(context: Context, *, generation: int = 0, rung: int | None = None) -> Proposal:
@@ -49,13 +52,18 @@ def bred(
     mutation: float,
     rung: int | None = None,
 ) -> Proposal:
-    """A child of one or two individuals that means something new, if that can be drawn."""
+    """A child of one or two individuals that means something new, if that can be drawn.
+
+    Backbones are crossed only where they may change.
+    """
+    level = stage(context, number)
     made = context.variation.child(
         [parent.text for parent in parents],
         rng,
-        crossover=crossover,
+        crossover=0.0 if level in ("operator", "featurizer") else crossover,
         mutation=mutation,
         known=context.identities,
+        level=level,
     )
     context.identities.setdefault(made.program.identity, number)
     return Proposal(
@@ -68,6 +76,35 @@ def bred(
         context.last_rung if rung is None else rung,
         made.repairs,
     )
+
+
+def stages(text: str) -> list[tuple[str, int | None]]:
+    """Levels with their generations, None for all that are left; raises StarError for others."""
+    found: list[tuple[str, int | None]] = []
+    for part in filter(None, text.split("+")):
+        level, colon, count = part.partition(":")
+        if level not in LEVELS or (colon and not count.isdecimal()):
+            raise StarError(
+                Diagnostic(
+                    "bad-algorithm-option",
+                    f"'{part}' is no stage.",
+                    hint=f"write stages=backbone:10+operator; levels are {', '.join(LEVELS)}.",
+                )
+            )
+        found.append((level, int(count) if colon else None))
+    return found
+
+
+def stage(context: Context, number: int) -> str | None:
+    """The only level that a proposal may change, if the search is staged; behind the last stage it
+    stays the last."""
+    generation = number // context.population
+    level = None
+    for level, count in stages(context.options.get("stages", "")):
+        if count is None or generation < count:
+            return level
+        generation -= count
+    return level
 
 
 def distinct(individuals: Iterable[Individual]) -> list[Individual]:
