@@ -59,6 +59,7 @@ for name, command in (
     ("mad", experiments.mad),
     ("scale", experiments.scale),
     ("report", reports.report),
+    ("watch", reports.watch),
     ("scale-up", reports.scale_up),
 ):
     app.command(name)(command)

@@ -43,6 +43,26 @@ def report(
     report_command(run, baseline or (), Outputs(html, plots, as_json))
 
 
+def watch(
+    run: Run,
+    every: Annotated[
+        float, typer.Option(min=0.1, max=3600.0, help="Seconds between two looks.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show it as it is now, and end.")] = False,
+) -> None:
+    """Show a search while it runs: how far it is, its front, what failed, and the time left.
+
+    It only reads, and ends with the search. Where standard output is no terminal, there is a line
+    now and then.
+
+    \b
+    Example: starc watch runs/search
+    """
+    from starc.cli.watching import watch_command
+
+    watch_command(run, every=every, once=once)
+
+
 def scale_up(
     run: Run,
     member: Annotated[int, typer.Argument(metavar="MEMBER", help="Its number in the search.")],
