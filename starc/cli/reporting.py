@@ -33,6 +33,7 @@ class Outputs:
 
     html: str | None
     plots: Path | None
+    optuna: Path | None
     as_json: bool
 
 
@@ -42,17 +43,25 @@ def report_command(run: Path, baselines: Sequence[str], outputs: Outputs) -> Non
         from starc.report.plots import check_plots
 
         check_plots()
+    if outputs.optuna is not None:
+        from starc.report.optuna_journal import check_optuna
+
+        check_optuna()
     record = read_record(run)
     report = build_report(record, open_baselines(baselines, record))
     if outputs.html is not None:
         files.write_text(outputs.html, page.render_page(report))
     if outputs.plots is not None:
         _write_plots(report, outputs.plots)
+    if outputs.optuna is not None:
+        from starc.report.optuna_journal import render_journal
+
+        files.write_bytes(outputs.optuna, render_journal(record))
     if outputs.as_json:
         print(json.dumps(report, indent=2))
     elif outputs.html != files.STANDARD:
         print_report(report)
-        for place in (outputs.html, outputs.plots):
+        for place in (outputs.html, outputs.plots, outputs.optuna):
             if place is not None:
                 complain(f"written: {place}\n")
 

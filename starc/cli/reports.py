@@ -28,6 +28,10 @@ def report(
         list[str] | None,
         typer.Option("--baseline", metavar="FILE", help="A program to compare with; repeatable."),
     ] = None,
+    optuna_journal: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The search as a study for optuna-dashboard."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a search found, also while it runs: its front, progress, failures, baselines.
@@ -40,7 +44,7 @@ def report(
     """
     from starc.cli.reporting import Outputs, report_command
 
-    report_command(run, baseline or (), Outputs(html, plots, as_json))
+    report_command(run, baseline or (), Outputs(html, plots, optuna_journal, as_json))
 
 
 def watch(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -211,7 +213,7 @@ def test_what_cannot_be_reported_is_said(searched: Path, tmp_path: Path, command
 def test_plots_need_their_extra(
     searched: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = command("report", searched, "--plots", tmp_path / "plots")
     assert "error[missing-extra]" in done.err
     assert not (tmp_path / "plots").exists()
@@ -245,3 +247,39 @@ def test_numbers_are_spelt_for_people():
     assert shown(805_306_368.0, "bytes") == "805 MB"
     assert [change(v) for v in (0.125, -0.9)] == ["+12.5 %", "\N{MINUS SIGN}90.0 %"]
     assert [duration(v) for v in (1.5, 45, 90, 7200)] == ["1.5 s", "45 s", "1.5 min", "2.0 h"]
+
+
+# --- Optuna --------------------------------------------------------------------------------------
+
+
+def test_the_journal_is_a_study_of_the_same_search(
+    searched: Path, tmp_path: Path, command: Command, report: dict[str, Any]
+):
+    optuna = pytest.importorskip("optuna", reason="the extra 'optuna' is not installed")
+    journal = tmp_path / "study.log"
+    done = command("report", searched, "--optuna-journal", journal)
+    assert (done.status, done.err) == (0, f"written: {journal}\n")
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    study = optuna.load_study(study_name="run", storage=optuna.storages.JournalStorage(backend))
+    assert study.metric_names == ["quality", "cache_bytes", "parameters"]
+    trials = study.trials
+    assert [trial.number for trial in trials] == list(range(36))
+    states = Counter(trial.state.name for trial in trials)
+    assert states == {"COMPLETE": 32, "FAIL": 3, "RUNNING": 1}
+    members = {m["number"]: m for m in report["members"]}
+    for trial in trials:
+        if trial.state.name == "COMPLETE":
+            assert trial.values == pytest.approx(members[trial.number]["values"], rel=1e-5)
+        assert trial.user_attrs["parents"] == members[trial.number]["parents"]
+    # Optuna knows directions, but nothing of equal programs: its front has at least ours.
+    assert {trial.number for trial in study.best_trials} >= set(report["front"])
+    assert trials[0].params["width"] == 96
+
+
+def test_a_journal_needs_its_extra(
+    searched: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    done = command("report", searched, "--optuna-journal", tmp_path / "study.log")
+    assert "error[missing-extra]" in done.err
+    assert not (tmp_path / "study.log").exists()
