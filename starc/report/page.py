@@ -189,7 +189,7 @@ def operation_table(report: Mapping[str, Any]) -> Table:
                     _share(o["repaired"], o["proposals"]),
                     f"{o['rejected']:,}",
                     _share(o["ended"] - o["done"], o["ended"]),
-                    _share(o["dominate_parent"], o["compared"]),
+                    f"{o['dominate_parent']:,} of {o['compared']:,}" if o["compared"] else NONE,
                     kinds,
                 ]
             )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from starc.cli import watching
-from starc.report.record import read_record
+from starc.report.record import Record, read_record
 from starc.search.store import EventRow, Store
 from tests.starc.conftest import Command
 
@@ -57,25 +55,27 @@ def test_the_time_left_is_that_at_the_pace_since_it_was_resumed(searched: Path):
     assert 0 < now.volumes[-1] < 1
 
 
-def test_it_ends_with_the_search(running: Path, command: Command):
-    def finish() -> None:
-        time.sleep(0.5)
-        with Store.write(running) as store, store.transaction():
-            (row,) = [row for row in store.evaluations() if row.status == "running"]
-            store.end_evaluation(row.id, "timeout", reason="it took longer than 3 s")
-            store.add_event("finished", "36 of 36 proposals told")
+def test_it_ends_with_the_search(running: Path, command: Command, monkeypatch: pytest.MonkeyPatch):
+    looks: list[float] = []
+    look = watching.snapshot
 
-    writer = threading.Thread(target=finish)
-    writer.start()
-    try:
-        done = command("watch", running, "--every", 0.1)
-    finally:
-        writer.join()
+    def finishing(record: Record, now: float) -> watching.Snapshot:
+        looks.append(now)
+        if len(looks) == 3:  # it is being watched by now
+            with Store.write(running) as store, store.transaction():
+                (row,) = [row for row in store.evaluations() if row.status == "running"]
+                store.end_evaluation(row.id, "timeout", reason="it took longer than 3 s")
+                store.add_event("finished", "36 of 36 proposals told")
+        return look(record, now)
+
+    monkeypatch.setattr(watching, "snapshot", finishing)
+    done = command("watch", running, "--every", 0.1)
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("35 of 36")
     assert "1 timeout" in done.out
     assert "36 of 36" in done.out
     assert "no process works on it" not in done.out
+    assert len(looks) >= 4
 
 
 def test_it_ends_when_the_driver_is_gone(
