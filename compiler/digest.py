@@ -63,6 +63,7 @@ class Canonical:
 
 def canonical(operator: Operator) -> Canonical:
     """Values renumbered by a walk from y, so that names and the order of bindings are gone."""
+    known = {p.name: p for p in operator.parameters}
     number: dict[int, int] = {}
     form: list[object] = []
     inputs: dict[str, int] = {}
@@ -82,7 +83,7 @@ def canonical(operator: Operator) -> Canonical:
             number[id] = len(number)
             owned = []
             for name in value.parameters:
-                p = operator.parameter(name)
+                p = known[name]
                 position = parameters.setdefault(name, len(parameters))
                 init: object = "experts" if p.init[0] == "experts" else p.init
                 owned.append((position, p.shape, init, p.learned))

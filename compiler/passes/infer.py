@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from starc.compiler.ir import Model, Value
+from starc.compiler.ir import Model, Operator, Value
 from starc.compiler.passes.rewriting import Rewriter, rewrite
 from starc.compiler.passes.transitions import Logarithms, structured
 from starc.compiler.types import Transition
@@ -20,7 +20,14 @@ _SHAPES = ("heads", "merge", "repeat", "slice", "concat")
 
 
 def infer(model: Model) -> Model:
+    if not any(_has_transitions(operator) for operator in model.operators):
+        return model
     return rewrite(model, _rule)
+
+
+def _has_transitions(operator: Operator) -> bool:
+    mixes = any(value.op == "semi_separable" for value in operator.values)
+    return mixes or any(map(_has_transitions, operator.inner))
 
 
 def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:

@@ -21,6 +21,7 @@ class Rewriter:
 
     def __init__(self, operator: Operator) -> None:
         self.operator = operator
+        self._owned = _parameters(operator)
         self.builder = Builder()
         self.seen: dict[object, int] = {}
 
@@ -37,7 +38,7 @@ class Rewriter:
 
     def copy(self, value: Value, inputs: tuple[int, ...]) -> int:
         """The same value over new inputs."""
-        parameters = tuple(self.operator.parameter(name) for name in value.parameters)
+        parameters = tuple(self._owned[name] for name in value.parameters)
         before = self.operator.values
         if all(self.type(n) == before[o].type for n, o in zip(inputs, value.inputs, strict=True)):
             return self.builder.keep(value, inputs, parameters)
@@ -62,7 +63,7 @@ class Rewriter:
         before = self.operator
         outputs = tuple((name, new[id]) for name, id in before.outputs)
         values, outputs, parameters = prune(
-            self.builder.values, outputs, {**_parameters(before), **self.builder.parameters}
+            self.builder.values, outputs, {**self._owned, **self.builder.parameters}
         )
         if values == before.values and (outputs, parameters) == (before.outputs, before.parameters):
             return before

@@ -46,6 +46,8 @@ def share(model: Model) -> Model:
 def _misfit(
     unit: Unit, ours: Operator, other: Unit, theirs: Operator, names: tuple[str, ...]
 ) -> Diagnostic | None:
+    if ours is theirs:
+        return None
     mine = {p.name: p.shape for p in ours.parameters}
     yours = {p.name: p.shape for p in theirs.parameters}
     for name in names:
@@ -92,4 +94,5 @@ def with_units(layer: Layer, replacements: dict[str, Unit]) -> Layer:
             )
         case Parallel():
             branches = tuple(with_units(inner, replacements) for inner in layer.branches)
-            return replace(layer, branches=branches)
+            same = all(a is b for a, b in zip(branches, layer.branches, strict=True))
+            return layer if same else replace(layer, branches=branches)
