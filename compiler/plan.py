@@ -21,7 +21,9 @@ class MixerPlan:
     the channels that C and B share; `a_channels` is 1 or N, 0 where there is no A. `template` is a
     file of templates/mixer without its ending. beta of the delta rule has `beta_heads`; a and b of
     low-rank transitions have `left_heads` and `right_heads`, and `steps` for every token. `kernel`
-    is the function that does the same on GPUs, if there is one.
+    is the function that does the same on GPUs, if there is one; `kernels` says that the file has
+    kernels of recurrences for it, and `factored` that A comes as A (B, T, heads, 1) times a slope
+    (heads, channels).
     """
 
     template: str
@@ -44,6 +46,8 @@ class MixerPlan:
     right_heads: int = 0
     steps: int = 1
     kernel: str = ""
+    kernels: bool = False
+    factored: bool = False
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,8 @@ def compile_kernel(
             raise InternalError(f"{kernel!r} is not a kernel that this process can compile")
         kernel = kernel.fn  # under Autotuner and Heuristics
     constants = dict(constants or {})
+    if target.backend == "hip" and constants.get("precision") == "tf32x3":
+        constants["precision"] = "ieee"  # which its matrix cores have
     if set(kernel.arg_names) != {*signature, *constants}:
         known = ", ".join(kernel.arg_names)
         raise InternalError(f"{kernel.__name__} takes ({known}), not {(*signature, *constants)}")

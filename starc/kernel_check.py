@@ -96,9 +96,10 @@ def _checked(
     batch: int,
     tokens: int,
 ) -> list[Checked]:
-    work = {w.kernel: w for w in plan.work(batch, tokens, ELEMENTS[element])}
+    launched = plan.work(batch, tokens, ELEMENTS[element])
+    work = {w.kernel: w for w in reversed(launched)}  # the first launch of a kernel stands for it
     total: Counter[str] = Counter()
-    for w in work.values():
+    for w in launched:
         total[w.operation] += w.moved
     found = []
     for launch in plan.launches(element, target.shared_limit):

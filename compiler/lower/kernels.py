@@ -5,13 +5,16 @@ Owns: which operands come packed, as a stacked projection yields them. Refuses: 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starc.compiler.ir import Value
 from starc.compiler.kernel_plan import GatedConvolution, GatedProduct
+from starc.compiler.kernel_recurrence import Recurrence
+from starc.compiler.kernel_scan import Scan
 from starc.compiler.lower import text
 from starc.compiler.lower.text import Text
-from starc.compiler.plan import Line
+from starc.compiler.plan import Line, MixerPlan
 
 if TYPE_CHECKING:
     from starc.compiler.lower.operator import OperatorLowering
@@ -117,3 +120,67 @@ def _or_steps(
         )
     )
     return Text(local)
+
+
+DECAYS = {
+    "linear_attention": "none",
+    "scalar_recurrence": "scalar",
+    "diagonal_recurrence": "diagonal",
+}
+"""The decay of recurrences that have kernels."""
+
+
+def recurrence(o: OperatorLowering, plan: MixerPlan) -> str:
+    """The name of the function of a recurrence, with kernels where there are some for it."""
+    if plan.template not in DECAYS:
+        return o.functions.mixer(plan)
+    function = o.functions.mixer(replace(plan, kernels=True))
+    kernel = Recurrence(
+        digest=o.functions.digest,
+        function=function,
+        decay=DECAYS[plan.template],
+        heads=plan.heads,
+        groups=max(plan.c_heads, plan.b_heads),
+        channels=plan.channels,
+        values=plan.v_channels,
+        decay_heads=plan.a_heads,
+        c_heads=plan.c_heads,
+        b_heads=plan.b_heads,
+        v_heads=plan.v_heads,
+        state_heads=max(plan.a_heads, plan.b_heads, plan.v_heads),
+        floor=plan.floor,
+    )
+    o.functions.kernel(kernel)
+    return function
+
+
+def scan(o: OperatorLowering, plan: MixerPlan, parts: list[int]) -> str:
+    """The name of the function of a scan over logarithms of decays, with its kernels."""
+    heads = plan.heads
+    if max(plan.a_heads, plan.b_heads, plan.v_heads) != heads:
+        return o.functions.mixer(plan)
+    function = o.functions.mixer(replace(plan, kernels=True))
+    reads, writes = (
+        "one" if _is_one(o, id) else "shared" if count == 1 else "own"
+        for id, count in ((parts[0], plan.c_heads), (parts[2], plan.b_heads))
+    )
+    counts = (("C", plan.c_heads), ("A", plan.a_heads), ("B", plan.b_heads), ("V", plan.v_heads))
+    repeats = tuple(x for x in counts if x[1] != heads and (x[1] > 1 or x[0] in "AV"))
+    kernel = Scan(
+        digest=o.functions.digest,
+        function=function,
+        heads=heads,
+        channels=plan.channels,
+        reads=reads,
+        writes=writes,
+        factored=plan.factored,
+        decay_channels=plan.a_channels,
+        repeats=repeats,
+    )
+    o.functions.kernel(kernel)
+    return function
+
+
+def _is_one(o: OperatorLowering, id: int) -> bool:
+    value = o.values[id]
+    return value.op == "number" and bool(value.attribute("value") == 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starc.compiler.catalog.filters import modes
 from starc.compiler.ir import Value
-from starc.compiler.lower import attention, latent, text, transitions
+from starc.compiler.lower import attention, kernels, latent, text, transitions
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import MixerPlan
 from starc.compiler.types import Feature, Mixer, lanes_of
@@ -49,7 +49,8 @@ def _scores(o: OperatorLowering, value: Value) -> Text:
         state = o.past.state(
             max(plan.b_heads, plan.v_heads), channels, plan.v_channels + (floor is not None)
         )
-        return o.own_layout(text.call(o.functions.mixer(plan), *operands, state), value.type)
+        function = kernels.recurrence(o, plan)
+        return o.own_layout(text.call(function, *operands, state), value.type)
     o.look_back(v, plan.band or WHOLE)
     operands = (o.tokens(c, channels), o.history(b, channels), o.history(v))
     whole = o.own_layout(text.call(o.functions.mixer(plan), *operands), value.type)

@@ -6,14 +6,14 @@ Owns: their plans and the layouts of their arguments. Refuses: their text (templ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from starc.compiler.ir import Value
-from starc.compiler.lower import text
+from starc.compiler.lower import kernels, text
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import MixerPlan
-from starc.compiler.types import Feature, Mixer
+from starc.compiler.types import Constant, Feature, Mixer
 
 if TYPE_CHECKING:
     from starc.compiler.lower.operator import OperatorLowering
@@ -42,8 +42,13 @@ def apply(o: OperatorLowering, value: Value) -> Text:
     """T @ V by a recurrence: the operands of T, then V."""
     *parts, v = value.inputs
     plan, operands = _prepare(_Reader(o, value, value.op, o.tokens, o.tokens), parts, v)
-    function = o.functions.mixer(plan)
-    operands.append(o.tokens(v))
+    content = o.tokens(v)
+    if plan.template == "scan" and plan.logarithmic:
+        plan, operands, content = _factored(o, plan, parts, operands, content)
+        function = kernels.scan(o, plan, parts)
+    else:
+        function = kernels.recurrence(o, plan)
+    operands.append(content)
     writers = max(plan.a_heads, plan.b_heads, plan.v_heads)
     heads = plan.heads if value.op in ("delta_recurrence", "dplr_recurrence") else writers
     state = o.past.state(heads, plan.channels, plan.v_channels + (plan.floor is not None))
@@ -100,6 +105,43 @@ def _plain(r: _Reader, parts: list[int], v: int | None) -> Prepared:
     own["chunk"] = 16 if r.algorithm == "scan" else 64
     plan = _plan(r, c, b, v, channels, logarithmic, **own)
     return plan, [r.rows(c, channels), r.past(a, None), r.past(b, channels)]
+
+
+def _factored(
+    o: OperatorLowering, plan: MixerPlan, parts: list[int], operands: list[Text], content: Text
+) -> tuple[MixerPlan, list[Text], Text]:
+    """A scan whose A and B are products with one number per token and head, as they are where the
+    time step is a function of the input: no tensor of tokens by heads by channels is made.
+
+    A becomes that number and a slope; that of B goes to V.
+    """
+    _, a, b = parts
+    C, *decay, B = operands
+    found = _steps(o, a, plan.heads)
+    if found is not None and isinstance(slope := o.type(found[1]), Constant):
+        if slope.heads == plan.heads and slope.channels == plan.channels > 1:
+            plan = replace(plan, factored=True, a_channels=1)
+            decay = [o.tokens(found[0]), o.tensor(found[1])]
+    found = _steps(o, b, plan.heads)
+    if found is not None and o.type(found[1]).heads == 1:
+        if not content.code.isidentifier():
+            content = o.assign(o.fresh("V"), content, None)
+        B, plan = o.tokens(found[1], plan.channels), replace(plan, b_heads=1)
+        scaled = text.infix("*", o.tokens(found[0]), content)
+        content = text.method(scaled, "to", f"{content.code}.dtype")
+    return plan, [C, *decay, B], content
+
+
+def _steps(o: OperatorLowering, id: int, heads: int) -> tuple[int, int] | None:
+    """The factors of a product that is nowhere else: one number per token and head, and a rest."""
+    value = o.values[id]
+    if value.op != "multiply" or o.uses[id] != 1 or o.texts[id].code.isidentifier():
+        return None
+    for one, other in (value.inputs, value.inputs[::-1]):
+        type_ = o.type(one)
+        if isinstance(type_, Feature) and (type_.heads, type_.channels) == (heads, 1):
+            return one, other
+    return None
 
 
 def _delta(r: _Reader, parts: list[int], v: int | None) -> Prepared:

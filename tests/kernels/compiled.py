@@ -36,10 +36,13 @@ def main() -> None:
                         getattr(module, launch.kernel),
                         launch.signature,
                         TARGETS[target],
+                        constants=launch.constants,
                         aligned=launch.aligned,
                         warps=launch.warps,
+                        stages=launch.stages,
                     )
-                    reports.append({**asdict(report), "fits": report.fits, "element": element})
+                    more = {"fits": report.fits, "element": element, "products": launch.products}
+                    reports.append({**asdict(report), **more})
     json.dump(reports, sys.stdout)
 
 

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,11 @@ import black
 import pytest
 
 from starc.compiler.kernel_plan import KernelPlan, sections
+from starc.compiler.kernel_recurrence import Recurrence
+from starc.compiler.kernel_scan import Scan
+from starc.compiler.lower.kernels import DECAYS
+from starc.compiler.plan import MixerPlan
+from starc.compiler.support import required
 from starc.templates import render
 
 HEADER = """from __future__ import annotations
@@ -36,11 +42,54 @@ SCRIPTS = Path(__file__).parent
 
 
 def text_of(plans: Sequence[KernelPlan], formatted: bool = True) -> str:
-    """A file that holds the kernels of `plans` and nothing else; Triton reads formatted ones."""
-    called = render("function/transformed.py.j2", name="transformed") + "\n\n"
-    parts = [render(name, **({"kernel": plan} if plan else {})) for name, plan in sections(plans)]
-    text = HEADER + called + "".join(parts)
+    """A file that holds the kernels of `plans`, the functions that they serve, and nothing else.
+
+    Triton reads formatted ones.
+    """
+    mixers = [mixer_of(plan) for plan in plans if isinstance(plan, Recurrence | Scan)]
+    called = dict.fromkeys(["transformed", *(name for plan in mixers for name in required(plan))])
+    parts = [render(f"function/{name}.py.j2", name=name) for name in called]
+    parts += [render(name, **({"kernel": plan} if plan else {})) for name, plan in sections(plans)]
+    parts += [render(f"mixer/{plan.template}.py.j2", **asdict(plan)) for plan in mixers]
+    text = HEADER + "\n\n".join(parts)
     return black.format_str(text, mode=MODE) if formatted else text
+
+
+def mixer_of(plan: Recurrence | Scan) -> MixerPlan:
+    """The function that a plan of kernels belongs to."""
+    if isinstance(plan, Scan):
+        sizes = {name: plan.sizes.get(name, (1, plan.channels)) for name in ("C", "A", "B", "V")}
+        return MixerPlan(
+            template="scan",
+            name=plan.function,
+            heads=plan.heads,
+            channels=plan.channels,
+            c_heads=sizes["C"][0],
+            b_heads=sizes["B"][0],
+            v_heads=plan.heads,
+            v_channels=1,
+            a_heads=plan.heads,
+            a_channels=plan.decay_channels,
+            chunk=16,
+            kernels=True,
+            factored=plan.factored,
+        )
+    template = {decay: template for template, decay in DECAYS.items()}[plan.decay]
+    widths = {"none": 0, "scalar": 1, "diagonal": plan.channels}
+    return MixerPlan(
+        template=template,
+        name=plan.function,
+        heads=plan.heads,
+        channels=plan.channels,
+        c_heads=plan.c_heads,
+        b_heads=plan.b_heads,
+        v_heads=plan.v_heads,
+        v_channels=plan.values,
+        a_heads=plan.decay_heads,
+        a_channels=widths[plan.decay],
+        floor=plan.floor,
+        kernels=True,
+    )
 
 
 @pytest.fixture

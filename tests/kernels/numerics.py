@@ -212,6 +212,16 @@ def check_operator(
         yield f"{plan.name}: gradient through the operator is off by {distance:.1e}"
 
 
+def load(path: str) -> ModuleType:
+    """The generated file at a path as a module."""
+    spec = importlib.util.spec_from_file_location("generated", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     module_path, plans_path, mode, operators = sys.argv[1:]
     if mode == "interpreted":
@@ -219,11 +229,7 @@ def main() -> None:
 
         correct_interpreter()
     device = "cuda" if mode == "cuda" else "cpu"
-    spec = importlib.util.spec_from_file_location("generated", module_path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load(module_path)
     plans: tuple[GatedProduct | GatedConvolution, ...]
     plans = pickle.loads(Path(plans_path).read_bytes())
 
