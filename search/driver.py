@@ -92,6 +92,7 @@ def search(
     Raises StarError for wrong settings, before anything is made, and OSError.
     """
     kit = prepare(settings)
+    shared = None if cache is None else SharedCache(cache)
     quality = kit.evaluator.quality
     store = Store.create(
         out,
@@ -102,7 +103,7 @@ def search(
         command=command,
     )
     with store, held(out):
-        driver = _Driver(kit, store, out, engine or LocalEngine(workers), cache, observe)
+        driver = _Driver(kit, store, out, engine or LocalEngine(workers), shared, observe)
         driver.note("began", f"{settings.algorithm} with seed {settings.seed}")
         return driver.run(should_stop)
 
@@ -134,7 +135,8 @@ def resume(
                     hint="bring the old data back, or begin another search.",
                 )
             )
-        driver = _Driver(kit, store, out, engine or LocalEngine(workers), cache, observe)
+        shared = None if cache is None else SharedCache(cache)
+        driver = _Driver(kit, store, out, engine or LocalEngine(workers), shared, observe)
         with store.transaction():
             if longer != settings:
                 store.change_settings({**store.run().settings, **longer.to_json()})
@@ -166,13 +168,13 @@ class _Driver:
         store: Store,
         out: Path,
         engine: Engine,
-        cache: Path | None,
+        cache: SharedCache | None,
         observe: Callable[[Progress], None],
     ) -> None:
         self.kit, self.store, self.out, self.engine = kit, store, out, engine
         self.settings, self.measure, self.observe = kit.settings, kit.measure, observe
         self.digest = evaluator_digest(kit.evaluator)
-        self.cache = None if cache is None else SharedCache(cache)
+        self.cache = cache
         self.context = context_of(kit)
         self.algorithm: Algorithm = make_algorithm(self.settings.algorithm, self.context)
         self.programs: dict[int, ProgramRow] = {}
