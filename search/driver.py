@@ -193,7 +193,9 @@ class _Driver:
         """Until there is nothing to ask and nothing open, or `should_stop()`."""
         stopped = False
         try:
-            self._start(self.open.values())
+            with self.store.transaction():
+                jobs = self._begin(self._wanted(self.open.values()))
+            self._submit(jobs)
             while not (stopped := should_stop()):
                 moved = self._advance()
                 if not moved and not self.open:
@@ -278,10 +280,11 @@ class _Driver:
                 row = self._row(proposal)
                 self.store.add_proposal(row)
                 rows.append(row)
+            self.open.update((row.number, row) for row in rows)
             generation = made[-1].generation if made else self._generation()
             self.store.add_state(StateRow(self.told, generation, self.algorithm.state()))
-        self.open.update((row.number, row) for row in rows)
-        self._start(rows)
+            jobs = self._begin(self._wanted(rows))
+        self._submit(jobs)
 
     def _row(self, proposal: Proposal) -> ProposalRow:
         program = proposal.program
@@ -301,42 +304,44 @@ class _Driver:
             proposal.repairs,
         )
 
-    def _start(self, rows: Iterable[ProposalRow]) -> None:
-        """Have those proposals evaluated that nothing is known of and nobody works on."""
+    def _wanted(self, rows: Iterable[ProposalRow]) -> list[tuple[int, int]]:
+        """What is to be evaluated: what nothing is known of and nobody works on."""
         busy = {(job.program.id, job.rung) for job in self.running.values()}
         wanted = {(row.program, row.rung): None for row in rows if not self._result(row)}
-        self._begin([key for key in wanted if key not in busy])
+        return [key for key in wanted if key not in busy]
 
-    def _begin(self, keys: Sequence[tuple[int, int]]) -> None:
-        if not keys:
-            return
+    def _begin(self, keys: Sequence[tuple[int, int]]) -> list[Job]:
+        """Note in a transaction that evaluations begin; the jobs, but of those in the cache."""
         jobs = []
-        with self.store.transaction():
-            for key in keys:
-                program, rung = self.programs[key[0]], key[1]
-                seed = evaluation_seed(program.identity, self.settings.seed)
-                attempt = self.attempts[key]
-                row = self.store.begin_evaluation(
-                    program.id, self.digest, seed=seed, rung=rung, attempt=attempt
+        for key in keys:
+            program, rung = self.programs[key[0]], key[1]
+            seed = evaluation_seed(program.identity, self.settings.seed)
+            attempt = self.attempts[key]
+            row = self.store.begin_evaluation(
+                program.id, self.digest, seed=seed, rung=rung, attempt=attempt
+            )
+            known = self.cache and self.cache.get(program.identity, self.digest, seed, rung)
+            if known:
+                self.store.end_evaluation(row, "done", figures=known, worker="cache")
+                self.results[key] = Result("done", known)
+                continue
+            self.running[str(row)] = _Running(row, program, rung, attempt)
+            jobs.append(
+                Job(
+                    str(row),
+                    self.kit.evaluator,
+                    program.text,
+                    seed,
+                    rung,
+                    self._folder(program),
+                    self.settings.seconds,
+                    self.settings.memory,
                 )
-                known = self.cache and self.cache.get(program.identity, self.digest, seed, rung)
-                if known:
-                    self.store.end_evaluation(row, "done", figures=known, worker="cache")
-                    self.results[key] = Result("done", known)
-                    continue
-                self.running[str(row)] = _Running(row, program, rung, attempt)
-                jobs.append(
-                    Job(
-                        str(row),
-                        self.kit.evaluator,
-                        program.text,
-                        seed,
-                        rung,
-                        self._folder(program),
-                        self.settings.seconds,
-                        self.settings.memory,
-                    )
-                )
+            )
+        return jobs
+
+    def _submit(self, jobs: Sequence[Job]) -> None:
+        """Hand jobs to the engine, once what they are is on the disk."""
         for job in jobs:
             self.engine.submit(job)
 
@@ -365,9 +370,10 @@ class _Driver:
                     continue
                 self.results[key] = Result(outcome.status, outcome.figures, outcome.reason)
                 final.append((outcome, job))
+            jobs = self._begin(again)
         for outcome, job in final:
             self._settle(outcome, job)
-        self._begin(again)
+        self._submit(jobs)
 
     def _settle(self, outcome: Outcome, job: _Running) -> None:
         """What a final outcome is followed by."""

@@ -222,9 +222,8 @@ class Variation:
     def _filled(self, rng: random.Random) -> tuple[Checked, int]:
         """A filling that verifies, and how many before it did not."""
         for rejected in range(PATIENCE):
-            text = format_program(sample(self.space, rng))
             try:
-                return self.verifier.check(self._parse(text)), rejected
+                return self.verifier.check(sample(self.space, rng)), rejected
             except StarError as failure:
                 last = failure
         refusal = Diagnostic(

@@ -1,4 +1,4 @@
-"""NSGA-II (Deb et al. 2002), with pymoo's sorting, crowding, survival and tournaments.
+"""NSGA-II (Deb et al. 2002), with pymoo's non-dominated sorting, crowding and tournaments.
 
 Parents are chosen by constrained tournaments; parents and children compete for the next population
 by rank, then crowding. Steady, every single result competes with the population.
@@ -9,21 +9,19 @@ Owns: the population. Refuses: pymoo's loop, whose individuals change under one'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pymoo.core.individual import Individual as Solution
-from pymoo.core.population import Population
 from pymoo.operators.selection.tournament import TournamentSelection
-from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
+from pymoo.operators.survival.rank_and_crowding.metrics import get_crowding_function
+from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from starc.search.algorithms import Context, Individual, Proposal
 from starc.search.algorithms.breeding import OPTIONS, bred, distinct, first
 
-_CONSTRAINED = SimpleNamespace(has_constraints=lambda: True)
-"""All that pymoo's survival asks of a problem."""
+Standing = tuple[float, int, float]
+"""Violation, rank, and crowding with its sign turned: the smaller the better."""
 
 
 class Nsga2:
@@ -35,7 +33,7 @@ class Nsga2:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.population: list[Individual] = []
-        self._pool: Population | None = None
+        self._standings: list[Standing] | None = None
 
     def ask(self, n: int) -> list[Proposal]:
         """Fresh programs for the first population, then children."""
@@ -70,14 +68,16 @@ class Nsga2:
         self._take([self.context.individuals[id] for id in state["population"]])
 
     def _take(self, population: list[Individual]) -> None:
-        # Rank and crowding are those within the survivors, so that a restored state has the same.
-        self.population, self._pool = population, ranked(population)
+        self.population, self._standings = population, None
 
     def _parents(self, number: int) -> list[Individual]:
-        pressure = min(self.context.options["tournament"], len(self.population))
-        selection = TournamentSelection(func_comp=_winners, pressure=max(1, pressure))
+        if self._standings is None:  # those among the survivors: a restored state has the same
+            self._standings = standings(self.population)
+        pressure = max(1, min(self.context.options["tournament"], len(self.population)))
+        selection = TournamentSelection(func_comp=_winners, pressure=pressure)
         draw = generator(self.context, number, "parents")
-        chosen = selection.do(None, self._pool, 1, n_parents=2, to_pop=False, random_state=draw)
+        known = self._standings
+        chosen = selection.do(None, known, 1, n_parents=2, to_pop=False, random_state=draw)
         return [self.population[int(place)] for place in chosen[0]]
 
 
@@ -86,12 +86,19 @@ def generator(context: Context, number: int, purpose: str) -> np.random.Generato
     return np.random.default_rng(context.generator(number, purpose).getrandbits(64))
 
 
-def ranked(individuals: Sequence[Individual]) -> Population:
-    """Individuals as pymoo's, in this order, with `rank` and `crowding` set on the feasible."""
-    solutions = Population.create(*[_solution(individual) for individual in individuals])
-    if len(solutions):
-        RankAndCrowding().do(_CONSTRAINED, solutions, random_state=np.random.default_rng(0))
-    return solutions
+def standings(individuals: Sequence[Individual]) -> list[Standing]:
+    """How individuals stand among each other: those that miss a constraint by what they miss it by,
+    the others by rank, then by the distance to their neighbours in the front."""
+    found: list[Standing] = [(max(0.0, one.violation), 0, 0.0) for one in individuals]
+    feasible = [place for place, standing in enumerate(found) if not standing[0]]
+    if not feasible:
+        return found
+    values = np.array([individuals[place].objectives for place in feasible])
+    distance = get_crowding_function("cd")
+    for rank, front in enumerate(NonDominatedSorting().do(values)):
+        for place, apart in zip(front, distance.do(values[front]), strict=True):
+            found[feasible[place]] = 0.0, rank, -float(apart)
+    return found
 
 
 def survivors(
@@ -100,31 +107,21 @@ def survivors(
     """The best by constrained rank and crowding, in their order; `draw` decides between equals."""
     if len(individuals) <= count:
         return list(individuals)
-    solutions = Population.create(*[_solution(individual) for individual in individuals])
-    kept = RankAndCrowding().do(_CONSTRAINED, solutions, n_survive=count, random_state=draw)
-    places = {id(solution): place for place, solution in enumerate(solutions)}
-    return [individuals[place] for place in sorted(places[id(solution)] for solution in kept)]
-
-
-def _solution(individual: Individual) -> Solution:
-    solution = Solution(
-        F=np.array(individual.objectives), G=np.array([individual.violation]), H=np.array([])
-    )
-    solution.set("rank", 10**6)
-    solution.set("crowding", 0.0)
-    return solution
+    keys = list(zip(standings(individuals), draw.random(len(individuals)), strict=True))
+    best = sorted(range(len(individuals)), key=keys.__getitem__)[:count]
+    return [individuals[place] for place in sorted(best)]
 
 
 def _winners(
-    pool: Population, groups: NDArray[np.int64], random_state: np.random.Generator, **_: Any
+    known: Sequence[Standing],
+    groups: NDArray[np.int64],
+    random_state: np.random.Generator,
+    **_: Any,
 ) -> NDArray[np.int64]:
-    """Of each group of places the best: least violation, then rank, then crowding, then by lot."""
+    """Of each group of places the one that stands best, between equals by lot."""
     found = []
     for group in groups:
         lots = random_state.random(len(group))
-        keys = [
-            (max(0.0, float(pool[i].G[0])), pool[i].get("rank"), -pool[i].get("crowding"), lot)
-            for i, lot in zip(group, lots, strict=True)
-        ]
+        keys = [(known[place], lot) for place, lot in zip(group, lots, strict=True)]
         found.append(group[min(range(len(keys)), key=keys.__getitem__)])
     return np.array(found)

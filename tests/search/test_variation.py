@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_text_means_what_was_checked():
     variation = Variation(Source("space.star", SPACE))
     parents = [variation.fresh(random.Random(n)).program for n in range(4)]
+    assert [Variation(Source("s", SPACE)).check(p.text) for p in parents] == parents
     for n in range(15):
         rng = random.Random(n)
         chosen = [parent.text for parent in rng.sample(parents, 2)]
