@@ -89,7 +89,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     say(console, f"{run['name']}: {names}{_limits(report)}", "bold")
     statuses = ", ".join(f"{n:,} {name}" for name, n in counts["statuses"].items())
     say(console, f"{run['algorithm']} with {run['evaluator']}, seed {run['seed']}; {run['state']}")
-    say(console, f"{counts['members']:,} proposals ({statuses}), {counts['programs']:,} programs")
+    statuses = f" ({statuses})" if statuses else ""
+    say(console, f"{counts['members']:,} proposals{statuses}, {counts['programs']:,} programs")
     busy, wall = duration(counts["seconds"]), duration(run["ended"] - run["began"])
     say(console, f"{busy} of evaluating, {wall} from begin to end; {counts['retried']:,} retried")
     say(console, f"{counts['repaired']:,} proposals were repaired when they were made")

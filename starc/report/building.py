@@ -34,7 +34,7 @@ _MOST_MEMBERS = 5_000
 
 
 def build_report(record: Record, baselines: Sequence[Baseline] = ()) -> dict[str, Any]:
-    """What a run found and how; docs/report.md describes the keys."""
+    """What a run found and how: a key for each part of docs/report.md, JSON throughout."""
     members = record.members
     full = record.full
     found = front_of(full)

@@ -349,7 +349,7 @@ function failures() {
   legend(box, names.map((name, i) => ({ name, mark: series[i] })));
   const rate = (part) => REPORT.generations.map((g) => [g.generation, part(g)]);
   const failed = (g) => {
-    const ended = Object.entries(g.statuses).filter(([name]) => name !== "running" && name !== "waiting");
+    const ended = Object.entries(g.statuses).filter(([name]) => !["running", "waiting", "infeasible"].includes(name));
     const all = ended.reduce((sum, [, n]) => sum + n, 0);
     return all ? 1 - (g.statuses.done || 0) / all : NaN;
   };

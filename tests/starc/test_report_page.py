@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Page(HTMLParser):
         self.charts: dict[str, Counter[str]] = {}
         self.attributes: dict[str, str | None] = {}
         self.texts: dict[str, list[str]] = {}
+        self.values: list[str | None] = []
         self._open: list[str] = []
         self._chart = ""
         self.feed(text)
@@ -50,6 +52,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
         self.tags[tag] += 1
+        self.values += given.values()
         self._open.append(tag)
         if tag == "html":
             self.attributes = given
@@ -134,7 +137,20 @@ def test_the_page_draws(searched: Path, tmp_path: Path):
     assert "#20" in found.texts["h3"]
     assert any(text.startswith(("+ ", "- ")) for text in found.texts["span"])
 
+    assert not any("NaN" in (value or "") for value in found.values)
+
     # Nothing of a program, a reason or a command became an element.
     assert found.tags["script"] == 2
     assert not found.tags["img"]
     assert any(HOSTILE in text for text in found.texts["pre"])
+
+
+def test_a_page_without_a_program_draws_too(searched: Path, tmp_path: Path):
+    record = read_record(searched)
+    report = build_report(replace(record, members=(), attempts=()))
+    page = tmp_path / "report.html"
+    page.write_text(render_page(report))
+    found, said = opened(page, tmp_path / "profile")
+    assert said == []
+    assert found.attributes["data-drawn"] == str(len(found.charts))
+    assert not any("NaN" in (value or "") for value in found.values)
