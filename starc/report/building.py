@@ -29,8 +29,10 @@ LEFT_OUT = "The text is left out of this page; the run's search.db has it."
 
 _LEVELS = {operation.name: operation.level for operation in OPERATIONS}
 
-_MOST_TEXT = 1_000_000
-_MOST_MEMBERS = 5_000
+_MOST_TEXT = 600_000
+_MOST_MEMBERS = 2_000
+_MOST_EVENTS = 200
+"""A page of so many characters of programs, members and events stays below 2 MB."""
 
 
 def build_report(record: Record, baselines: Sequence[Baseline] = ()) -> dict[str, Any]:
@@ -101,7 +103,10 @@ def _run(record: Record) -> dict[str, Any]:
         "ended": ended,
         "state": last,
         "evaluators": sorted({row.evaluator for row in record.attempts}),
-        "events": [{"time": e.time, "kind": e.kind, "text": e.text} for e in record.events],
+        "events": [
+            {"time": e.time, "kind": e.kind, "text": e.text[:500]}
+            for e in record.events[-_MOST_EVENTS:]
+        ],
     }
 
 

@@ -222,7 +222,7 @@ def provenance_table(report: Mapping[str, Any]) -> Table:
 
 
 def _event_table(report: Mapping[str, Any]) -> Table:
-    events = report["run"]["events"][-200:]
+    events = report["run"]["events"]
     rows = [_row([_when(e["time"]), e["kind"], e["text"]]) for e in events]
     return {"head": ["time", "event", "text"], "rows": rows, "left": [2]}
 
