@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from starc.search.algorithms import ALGORITHMS
 from starc.search.store import Store
 from tests.search.searches import evaluated, record
 
 ROOT = Path(__file__).parents[2]
 
 
-def kill(folder: Path, mode: str, workers: int, kills: int, seconds: float) -> int:
+def kill(
+    folder: Path, mode: str, workers: int, kills: int, seconds: float, algorithm: str = "nsga2"
+) -> int:
     """How many children were killed before one came to the end."""
     command = [sys.executable, "-m", "tests.search.killing", str(folder), mode]
-    command += [str(workers), str(kills), str(seconds)]
+    command += [str(workers), str(kills), str(seconds), algorithm]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
     )
@@ -39,6 +42,14 @@ def compare(folder: Path) -> None:
 @pytest.mark.parametrize("mode", ["generations", "steady"])
 def test_killed_at_random_moments(tmp_path: Path, mode: str):
     assert kill(tmp_path, mode, 0, 8, 0.01) >= 4
+    compare(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["generations", "steady"])
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_every_algorithm_killed_at_random_moments(tmp_path: Path, algorithm: str, mode: str):
+    assert kill(tmp_path, mode, 0, 20, 0.01, algorithm) >= 4
     compare(tmp_path)
 
 
