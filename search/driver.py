@@ -49,7 +49,8 @@ _WAIT = 0.25
 @dataclass(frozen=True)
 class Progress:
     """Where a search is. `spent` of `planned` is in full evaluations, of `population` x
-    `generations` where the budget is generations; `statuses` counts finished evaluations."""
+    `generations` where the budget is generations; `statuses` counts finished evaluations. `notes`
+    are what the algorithm has said since the last time."""
 
     proposals: int
     told: int
@@ -60,6 +61,7 @@ class Progress:
     statuses: Mapping[str, int]
     best: tuple[float, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ class _Driver:
         self.running: dict[str, _Running] = {}
         self.budget = Budget(self.settings, self.context)
         self.best: tuple[float, ...] = ()
+        self.said: list[str] = []
         self.began = time.monotonic()
 
     # --- the loop --------------------------------------------------------------------------------
@@ -231,6 +234,7 @@ class _Driver:
             self.algorithm.tell(told)
             for line in getattr(self.algorithm, "notes", list)():
                 self.note("algorithm", line)
+                self.said.append(line)
             self.told = told[-1].id + 1
             for one in told:
                 del self.open[one.id]
@@ -444,6 +448,7 @@ class _Driver:
         return max((row.generation for row in self.open.values()), default=0)
 
     def _progress(self) -> Progress:
+        said, self.said = self.said, []
         return Progress(
             proposals=self.context.number,
             told=self.told,
@@ -454,4 +459,5 @@ class _Driver:
             statuses=Counter(result.status for result in self.results.values()),
             best=self.best,
             seconds=time.monotonic() - self.began,
+            notes=tuple(said),
         )

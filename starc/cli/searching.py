@@ -242,13 +242,16 @@ def _short(value: float) -> str:
 def _display(
     settings: Settings, objectives: tuple[Objective, ...]
 ) -> Iterator[Callable[[Progress], None]]:
-    """One line: in a terminal it changes, else there is a new one now and then."""
+    """One line: in a terminal it changes, else there is a new one now and then; and what the
+    algorithm has to say."""
     if sys.stderr is None:
         yield lambda progress: None
     elif not sys.stderr.isatty():
         shown = [0.0, -1.0]
 
         def log(progress: Progress) -> None:
+            for note in progress.notes:
+                complain(note + "\n")
             ended = float(progress.told)
             if progress.seconds - shown[0] >= LOG_SECONDS and ended != shown[1]:
                 shown[:] = [progress.seconds, ended]
@@ -260,7 +263,13 @@ def _display(
         from rich.text import Text
 
         with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
-            yield lambda progress: live.update(Text(_line(progress, objectives)))
+
+            def show(progress: Progress) -> None:
+                for note in progress.notes:
+                    live.console.print(Text(note))
+                live.update(Text(_line(progress, objectives)))
+
+            yield show
 
 
 def _line(progress: Progress, objectives: tuple[Objective, ...]) -> str:
