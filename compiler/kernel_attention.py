@@ -316,6 +316,11 @@ class FusedAttention(AttentionPlan):
         return f"fused_{self.weights}_attention_{self.heads}x{self.channels}{number}"
 
     @property
+    def steps(self) -> bool:
+        """Whether single tokens are decoded: then a kernel of their own follows (see `step_of`)."""
+        return all(CAUSAL in clause for clause in self.clauses)
+
+    @property
     def depth(self) -> int:
         """Channels of a tile of queries or keys."""
         return padded(self.channels)

@@ -42,7 +42,7 @@ class Launch:
     `aligned` names the integers that are divisible by 16 whenever the channels are, as Triton finds
     out at each launch; without it there are no 128-bit accesses. `constants` are the values of
     `tl.constexpr` arguments, `products` says that there are matrix products, which belong on tensor
-    cores.
+    cores, `few_rows` that they have too few rows for four warps at once, so that memory binds them.
     """
 
     kernel: str
@@ -52,6 +52,7 @@ class Launch:
     constants: dict[str, object] = field(default_factory=dict)
     stages: int = 3
     products: bool = False
+    few_rows: bool = False
 
 
 @dataclass(frozen=True)

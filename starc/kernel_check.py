@@ -130,7 +130,7 @@ def defects(report: KernelReport, launch: Launch, element: str) -> list[str]:
         found.append(f"{report.atomics} atomics, whose order is chance")
     if launch.products and not report.matrix_instructions:
         found.append("matrix products without tensor cores")
-    elif launch.products and report.target in GROUPED and element != "fp32":
+    elif launch.products and not launch.few_rows and report.target in GROUPED and element != "fp32":
         if not report.group_instructions:
             found.append("matrix products at the rate of single warps")
     return found

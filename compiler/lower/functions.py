@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from starc.compiler.kernel_attention import AttentionPlan
+from starc.compiler.kernel_attention import AttentionPlan, FusedAttention
+from starc.compiler.kernel_attention_step import step_of
 from starc.compiler.kernel_plan import KernelPlan
 from starc.compiler.naming import Names
 from starc.compiler.plan import FunctionPlan, MixerPlan, ModuleClass
@@ -23,7 +24,7 @@ PYTHON_NAMES = frozenset(
     getattr isinstance any all type SystemExit enumerate ValueError Callable Iterator
     cache start batch like object property staticmethod ImportError tl
     serves tile_for shared_memory product_precision as_operands strides_of per_head per_token
-    fewer_heads spread save_all triton""".split()
+    fewer_heads spread save_all splits_for triton""".split()
 )
 """Names with a meaning of their own in generated code."""
 
@@ -75,6 +76,8 @@ class Functions:
             while plan not in self._kernels and plan.name in names:
                 plan = replace(plan, variant=plan.variant + 1)
         self._kernels.setdefault(plan)
+        if isinstance(plan, FusedAttention) and plan.steps:
+            self._kernels.setdefault(step_of(plan))
         return plan.name
 
     @property

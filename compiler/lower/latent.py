@@ -14,14 +14,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starc.compiler.ir import Value
+from starc.compiler.kernel_attention import padded
+from starc.compiler.kernel_attention_step import AttentionStep
 from starc.compiler.lower import text
 from starc.compiler.lower.attention import indented
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line
 from starc.compiler.types import Constant
+from starc.compiler.visibility import CAUSAL
 
 if TYPE_CHECKING:
     from starc.compiler.lower.operator import OperatorLowering
+
+
+WIDEST_LATENT = 512
+"""Channels of a latent that one tile holds."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,11 @@ def or_step(o: OperatorLowering, value: Value, whole: Text, scale: str) -> Text:
     o.lines = [line for line in o.lines if not any(line is other for other in inside)]
     sizes = tuple(o.width(i) for i in _operands(o, b))
     mapped = tuple(bool(part and part.map) for part in keys)
-    function = o.functions.function("latent_step", sizes=sizes, mapped=mapped, scale=scale)
+    sources = [part.source for part in keys if part]
+    kernel, own_value = _kernel(o, sources, values.source, heads, scale)
+    function = o.functions.function(
+        "latent_step", sizes=sizes, mapped=mapped, scale=scale, kernel=kernel, own_value=own_value
+    )
     arguments = [o.tokens(c).code]
     for part in (*keys, values):
         assert part is not None
@@ -66,6 +77,30 @@ def or_step(o: OperatorLowering, value: Value, whole: Text, scale: str) -> Text:
         )
     )
     return Text(local)
+
+
+def _kernel(
+    o: OperatorLowering, keys: list[int], value: int, heads: int, scale: str
+) -> tuple[str, bool]:
+    """The kernel of a step, or "" where a head is too wide, and whether values are no keys."""
+    parts = tuple(o.width(i) * o.type(i).heads for i in keys)
+    width = o.width(value) * o.type(value).heads
+    part = keys.index(value) if value in keys else -1
+    if max(*map(padded, parts), padded(width)) > WIDEST_LATENT:
+        return "", part < 0
+    plan = AttentionStep(
+        digest=o.functions.digest,
+        heads=heads,
+        c_heads=heads,
+        b_heads=1,
+        v_heads=1,
+        v_channels=width,
+        stages=(("scale", float(scale)),),
+        clauses=(frozenset({CAUSAL}),),
+        parts=parts,
+        value_part=part,
+    )
+    return o.functions.kernel(plan), part < 0
 
 
 def _operands(o: OperatorLowering, id: int) -> tuple[int, ...]:

@@ -23,6 +23,8 @@ from numerics import error, guarded, guarded_allocation, touched
 from torch import Tensor
 
 from starc.compiler.kernel_attention import FusedAttention
+from starc.compiler.kernel_attention_step import AttentionStep
+from starc.compiler.kernel_plan import KernelPlan
 
 BATCH = 2
 
@@ -104,8 +106,37 @@ def check(
             yield f"{where}: {name} is off by {distance:.1e}"
         if result.dtype != like.dtype:
             yield f"{where}: {name} is {result.dtype}"
+    if rows == 1 and plan.steps:
+        with guarded_allocation() as more:
+            step = getattr(module, f"launch_{plan.name}_step")(*inputs)
+        distance = error(step, y_right.detach())
+        worst[f"step {dtype}"] = max(worst.get(f"step {dtype}", 0.0), distance)
+        if not distance <= TOLERANCE[dtype] or step.dtype != dtype:
+            yield f"{where}: the step is off by {distance:.1e}"
+        buffers += more
     if touched(buffers):
         yield f"{where}: wrote outside of its results"
+
+
+def check_latent(
+    module: ModuleType, plan: AttentionStep, columns: int, dtype: torch.dtype, device: str
+) -> Iterator[str]:
+    """Findings about one query over keys in parts, one of which are the values."""
+    torch.manual_seed(columns)
+    shapes = [(BATCH, 1, plan.c_heads, sum(plan.parts))]
+    shapes += [(BATCH, columns, 1, part) for part in plan.parts]
+    inputs = [guarded(shape, dtype, device)[0] for shape in shapes]
+    for x in inputs:
+        x.copy_(torch.randn(x.shape))
+    query, *keys = (x.double().cpu() for x in inputs)
+    right = reference(plan, {"C": query, "B": torch.cat(keys, -1), "V": keys[plan.value_part]})
+    with guarded_allocation() as buffers:
+        y = getattr(module, f"launch_{plan.name}")(*inputs)
+    if not error(y, right) <= TOLERANCE[dtype] or touched(buffers):
+        yield f"{plan.name} {columns} {dtype}: off by {error(y, right):.1e}"
+    body = getattr(module, f"body_{plan.name}")(*inputs)
+    if not error(body, right) <= TOLERANCE[dtype]:
+        yield f"{plan.name} {columns} {dtype}: the body is off by {error(body, right):.1e}"
 
 
 def check_operator(module: ModuleType, plan: FusedAttention, device: str) -> Iterator[str]:
@@ -134,9 +165,15 @@ def main() -> None:
         permute_programs(1)
     device = "cuda" if mode == "cuda" else "cpu"
     module = imported(module_path)
-    plans: tuple[FusedAttention, ...] = pickle.loads(Path(plans_path).read_bytes())
+    every: tuple[KernelPlan, ...] = pickle.loads(Path(plans_path).read_bytes())
+    plans = [plan for plan in every if isinstance(plan, FusedAttention)]
     findings: list[str] = []
     worst: dict[str, float] = {}
+    for latent in every:
+        if isinstance(latent, AttentionStep) and not latent.whole:
+            for dtype in (getattr(torch, name) for name in dtypes.split(",")):
+                for length in lengths.split(","):
+                    findings += check_latent(module, latent, int(length), dtype, device)
     for plan in plans:
         for dtype in (getattr(torch, name) for name in dtypes.split(",")):
             for length in lengths.split(","):

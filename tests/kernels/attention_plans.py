@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starc.compiler.kernel_attention import FusedAttention
+from starc.compiler.kernel_attention_step import AttentionStep, step_of
+from starc.compiler.kernel_plan import KernelPlan
 from starc.compiler.visibility import CAUSAL, Clause
 
 DIGEST = "a77e0715"
@@ -73,7 +76,27 @@ PLANS: dict[str, FusedAttention] = {
 
 def numbered(names: list[str]) -> list[FusedAttention]:
     """Some plans under names that tell them apart."""
-    from dataclasses import replace
-
     every = list(PLANS)
     return [replace(PLANS[name], variant=1 + every.index(name)) for name in names]
+
+
+def with_steps(plans: list[FusedAttention]) -> list[KernelPlan]:
+    """Plans, each followed by that for single tokens where there is one."""
+    found: list[KernelPlan] = []
+    for own in plans:
+        found += [own, step_of(own)] if own.steps else [own]
+    return found
+
+
+LATENT = AttentionStep(
+    digest=DIGEST,
+    heads=5,
+    c_heads=5,
+    b_heads=1,
+    v_heads=1,
+    v_channels=40,
+    stages=(SCALE,),
+    clauses=(clause(CAUSAL),),
+    parts=(40, 16),
+    value_part=0,
+)

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from starc.compiler.kernel_attention import FusedAttention
 from starc.grammar.errors import InternalError
-from tests.kernels.attention_plans import PLANS, numbered, plan
+from tests.kernels.attention_plans import LATENT, PLANS, numbered, plan, with_steps
 from tests.kernels.attention_reference import reference
 
 FEW = ["band", "sink", "relu normalized", "dilated", "block and summary"]
@@ -37,7 +37,7 @@ def inputs_of(plan: FusedAttention, rows: int, columns: int) -> dict[str, torch.
 def test_operators_agree_with_float64_on_a_cpu(load: Callable[..., ModuleType]) -> None:
     """The body in PyTorch and its gradient, written by hand, of every plan."""
     plans = numbered(list(PLANS))
-    load(plans)
+    load(with_steps(plans))
     for own in plans:
         operator = getattr(getattr(torch.ops, own.namespace), own.name)
         for rows, columns in ((19, 19), (3, 11), (1, 1)):
@@ -54,13 +54,21 @@ def test_operators_agree_with_float64_on_a_cpu(load: Callable[..., ModuleType]) 
 
 
 def interpreted(run_script: Callable[..., Any], plans: list[FusedAttention], *rest: str) -> Any:
-    return run_script("attention_numerics.py", plans, "interpreted", *rest, TRITON_INTERPRET="1")
+    return run_script(
+        "attention_numerics.py", with_steps(plans), "interpreted", *rest, TRITON_INTERPRET="1"
+    )
 
 
 def test_a_few_kernels_agree_with_float64(run_script: Callable[..., Any]) -> None:
     done = interpreted(run_script, numbered(FEW), "45", "float32", "")
     assert done["findings"] == []
-    done = interpreted(run_script, numbered(FEW[:1]), "19", "bfloat16", "")
+    done = interpreted(run_script, numbered(FEW[:2]), "1+19", "bfloat16", "")
+    assert done["findings"] == []
+
+
+def test_a_step_over_a_latent_agrees_with_float64(run_script: Callable[..., Any]) -> None:
+    rest = ("interpreted", "1,70", "float32,bfloat16", "")
+    done = run_script("attention_numerics.py", [LATENT], *rest, TRITON_INTERPRET="1")
     assert done["findings"] == []
 
 
@@ -68,7 +76,7 @@ def test_a_few_kernels_agree_with_float64(run_script: Callable[..., Any]) -> Non
 @pytest.mark.parametrize("name", PLANS)
 def test_every_kernel_agrees_with_float64(run_script: Callable[..., Any], name: str) -> None:
     """Ragged lengths, less than a block, several blocks, and queries behind a prefix."""
-    lengths = "1,70,5+75" if "far" not in name else "300"
+    lengths = "1,1+75,70,5+75" if "far" not in name else "1+300,300"
     own = numbered([name])
     findings = interpreted(run_script, own, lengths, "float32", own[0].name)["findings"]
     findings += interpreted(run_script, own, "45", "float16,bfloat16", "")["findings"]
@@ -78,9 +86,11 @@ def test_every_kernel_agrees_with_float64(run_script: Callable[..., Any], name: 
 @pytest.mark.gpu
 def test_every_kernel_agrees_with_float64_on_a_gpu(run_script: Callable[..., Any]) -> None:
     plans = numbered(list(PLANS))
-    lengths, dtypes = "1,70,5+75,300", "float32,float16,bfloat16"
+    lengths, dtypes = "1,1+75,70,5+75,300", "float32,float16,bfloat16"
     operators = ",".join(own.name for own in plans)
-    done = run_script("attention_numerics.py", plans, "cuda", lengths, dtypes, operators)
+    done = run_script(
+        "attention_numerics.py", with_steps(plans), "cuda", lengths, dtypes, operators
+    )
     assert done["findings"] == []
 
 
