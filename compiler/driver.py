@@ -131,8 +131,9 @@ def check_program(source: Source, options: Options) -> tuple[Diagnostic, ...]:
     return tuple(warnings)
 
 
-def show(source: Source, options: Options, stage: str) -> str:
-    """A stage as text: nodes, ir (after resolve) or plan; `print_after` adds passes."""
+def show(source: Source, options: Options, stage: str, device: str = "H100") -> str:
+    """A stage as text: nodes, ir (after resolve), plan, or kernels on a device (for the context of
+    the model); `print_after` adds passes."""
     if stage == "nodes":
         return _pretty(parse_limited(source, options.limits))
     model, _ = resolve_source(source, options)
@@ -158,6 +159,12 @@ def show(source: Source, options: Options, stage: str) -> str:
         from starc.compiler.lower import lower
 
         shown.append(_pretty(lower(model, digest(model), "")))
+    elif stage == "kernels":
+        from starc.compiler.kernel_roofline import find_device, kernel_table
+        from starc.compiler.lower import lower
+
+        kernels = lower(model, digest(model), "").kernels
+        shown.append(kernel_table(kernels, find_device(device), tokens=model.context))
     return "\n".join(shown)
 
 

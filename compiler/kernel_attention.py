@@ -335,7 +335,10 @@ class FusedAttention(AttentionPlan):
         first."""
         wide = max(self.depth, self.v_depth)
         return {
-            kernel: {size: attention_tiles(kernel, wide, size) for size in (2, 4)}
+            kernel: {
+                size: attention_tiles(kernel, wide, size, kernel == "keys" and self.group > 1)
+                for size in (2, 4)
+            }
             for kernel in ("forward", "queries", "keys")
         }
 

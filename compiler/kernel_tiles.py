@@ -28,6 +28,9 @@ class AttentionTile:
 LARGE = 160 * 1024
 """Shared memory of one program on sm_80, sm_90 and sm_100, in bytes, or a little less."""
 
+LARGEST = 200 * 1024
+"""The same on sm_90 and sm_100, or a little less."""
+
 _Tile = AttentionTile
 _ATTENTION: dict[tuple[int, int], dict[str, tuple[AttentionTile, AttentionTile]]] = {
     # (bytes of an element, channels of a head): kernel: tiles with LARGE shared memory, with less
@@ -63,11 +66,17 @@ _ATTENTION: dict[tuple[int, int], dict[str, tuple[AttentionTile, AttentionTile]]
     },
 }
 """Found by compiling candidates for all targets: the largest tile without spills on any of them,
-with instructions of four warps on sm_90 and sm_100. None was timed: there was no GPU."""
+with instructions of four warps on sm_90 and sm_100. Tiles for 4 bytes, and those for little shared
+memory beyond 64 channels, were compiled for few of them. None was timed: there was no GPU."""
 
 
-def attention_tiles(kernel: str, depth: int, size: int) -> tuple[tuple[int, AttentionTile], ...]:
+def attention_tiles(
+    kernel: str, depth: int, size: int, grouped: bool = False
+) -> tuple[tuple[int, AttentionTile], ...]:
     """(least shared memory in bytes, tile) for heads of up to `depth` padded channels and elements
-    of `size` bytes, the best first. `kernel` is forward, queries or keys."""
+    of `size` bytes, the best first. `kernel` is forward, queries or keys; `grouped` says that it
+    walks over several query heads, which takes more registers."""
     large, small = _ATTENTION[size, max(depth, 64)][kernel]
+    if grouped and size == 2 and depth <= 128:
+        return (LARGEST, large), (0, _Tile(32, 32, 4, 1))
     return (LARGE, large), (0, small)

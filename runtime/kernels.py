@@ -178,7 +178,8 @@ def _read_hip(asm: Mapping[str, Any]) -> dict[str, int]:
     wide = sum(access.endswith("dwordx4") for access in accesses)
     return {
         "registers": _field("vgpr_count", text),
-        "spills": _field("vgpr_spill_count", text) + _field("sgpr_spill_count", text),
+        # Scalar registers are spilled into lanes of vector registers, which touches no memory.
+        "spills": _field("vgpr_spill_count", text),
         "wide_accesses": wide,
         "narrow_accesses": len(accesses) - wide,
         "atomics": _count(r"\b(?:global|buffer)_atomic_\w+", text),

@@ -29,7 +29,7 @@ from starc.cli.arguments import (
 )
 from starc.grammar.errors import Diagnostic, StarError, render
 
-STAGES = ("nodes", "ir", "plan")
+STAGES = ("nodes", "ir", "plan", "kernels")
 
 
 def check(
@@ -132,7 +132,7 @@ def compile_(
 def show(
     file: File,
     stage: Annotated[
-        str, typer.Option(metavar="nodes|ir|plan", help="The representation to print.")
+        str, typer.Option(metavar="nodes|ir|plan|kernels", help="The representation to print.")
     ] = "ir",
     print_after: Annotated[
         list[str] | None,
@@ -140,6 +140,9 @@ def show(
             "--print-after", metavar="PASS", help="Print the IR after a pass; repeatable."
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="For kernels: H100, A100, RTX4090 or MI300X.")
+    ] = "H100",
     model: ModelName = None,
     set_: Set = None,
     max_units: MaxUnits = None,
@@ -152,7 +155,8 @@ def show(
     """Print a program as the compiler sees it.
 
     nodes: the syntax tree; ir: typed operators, before passes unless --print-after names one;
-    plan: what templates are given.
+    plan: what templates are given; kernels: what is fused into each kernel, its FLOPs and bytes at
+    the model's context, and the time that the device needs for them at least.
 
     \b
     Example: starc show hybrid.star --print-after fuse_projections
@@ -173,7 +177,7 @@ def show(
                 hint=f"stages: {', '.join(STAGES)}.",
             )
         )
-    text = driver.show(read_source(file), options, stage)
+    text = driver.show(read_source(file), options, stage, device)
     files.write_text(files.STANDARD, text if text.endswith("\n") else text + "\n")
 
 
