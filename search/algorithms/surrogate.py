@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 
 from starc.search.algorithms import Context, Individual, Proposal
 from starc.search.algorithms.breeding import bred, first
-from starc.search.algorithms.nsga2 import Nsga2, ranked
+from starc.search.algorithms.nsga2 import Nsga2, standings
 from starc.search.features import features
 from starc.search.predictor import Predictor, fit
 from starc.search.variation import Program
@@ -124,11 +124,8 @@ class Surrogate(Nsga2):
             )
             for place, (child, guess) in enumerate(zip(children, guesses, strict=True))
         ]
-        pool = ranked([*self.population, *imagined])[len(self.population) :]
-        return sorted(
-            range(len(children)),
-            key=lambda place: (pool[place].get("rank"), -pool[place].get("crowding"), place),
-        )
+        stands = standings([*self.population, *imagined])[len(self.population) :]
+        return sorted(range(len(children)), key=lambda place: (stands[place], place))
 
     def _parents(self, number: int, nth: int = 0) -> list[Individual]:
         return super()._parents(number * 1000 + nth)
