@@ -148,7 +148,7 @@ class Recurrence(KernelPlan):
             "states": Options(4, 2 if self.decay == "diagonal" else 3),
             "scores": Options(8, 1),
             "outputs": Options(4, 2),
-            "keys": Options(4, 1) if self.decay == "diagonal" else Options(4 if several else 8, 2),
+            "keys": Options(4 if several else 8, 2),
             "step": Options(4, 1),
         }
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from starc.compiler.kernel_plan import SMALL_SHARED, KernelPlan, Launch, Work
 
-TILE = 8192
-"""Numbers of a tile, tokens by heads by channels of a state: 32 in each lane of eight warps."""
+TILE = 4096
+"""Numbers of a tile, tokens by heads by channels of a state: 16 in each lane of eight warps."""
 
 
 @dataclass(frozen=True, kw_only=True)
