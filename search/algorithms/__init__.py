@@ -107,11 +107,9 @@ class Context:
 
 class Algorithm(Protocol):
     """See the module. `OPTIONS` are the names and defaults of what it takes from
-    `context.options`; `open_ended` says that a larger budget leads on from where a smaller one
-    ended."""
+    `context.options`. A larger budget leads on from where a smaller one ended."""
 
     OPTIONS: Mapping[str, Any]
-    open_ended: bool
 
     def ask(self, n: int) -> list[Proposal]: ...
 

@@ -41,7 +41,6 @@ class Dehb:
     """`factor` is F, `crossover` the probability that a coordinate is the mutant's."""
 
     OPTIONS: Mapping[str, Any] = {"eta": 3, "factor": 0.5, "crossover": 0.5}
-    open_ended = True
 
     def __init__(self, context: Context) -> None:
         self.context, self.encoding = context, Encoding(context.variation)

@@ -20,7 +20,6 @@ class Evolution:
     mutation a child, as in the paper)."""
 
     OPTIONS: Mapping[str, Any] = {"sample": 5, "mutation": 0.0, "weights": ""}
-    open_ended = True
 
     def __init__(self, context: Context) -> None:
         self.context = context

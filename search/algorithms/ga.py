@@ -19,7 +19,6 @@ class Genetic:
     sum."""
 
     OPTIONS: Mapping[str, Any] = {**OPTIONS, "tournament": 2, "elite": 2, "weights": ""}
-    open_ended = True
 
     def __init__(self, context: Context) -> None:
         self.context = context

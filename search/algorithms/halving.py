@@ -24,7 +24,6 @@ class Halving:
     the best of those before, each of the highest rung that any reached; the rest are fresh."""
 
     OPTIONS: Mapping[str, Any] = {**OPTIONS, "eta": 3, "breed": 0.5}
-    open_ended = True
 
     def __init__(self, context: Context) -> None:
         self.context = context

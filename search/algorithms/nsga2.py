@@ -28,7 +28,6 @@ class Nsga2:
     """`tournament` is how many compete for being a parent."""
 
     OPTIONS: Mapping[str, Any] = {**OPTIONS, "tournament": 2}
-    open_ended = True
 
     def __init__(self, context: Context) -> None:
         self.context = context

@@ -16,7 +16,6 @@ class RandomSearch:
     """See the module."""
 
     OPTIONS: Mapping[str, Any] = {}
-    open_ended = True
 
     def __init__(self, context: Context) -> None:
         self.context = context
