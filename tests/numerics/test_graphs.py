@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from starc.runtime.loader import load
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.star"))
-EXAMPLES = sorted((ROOT / "examples").glob("*.star"))
+EXAMPLES = sorted([*ROOT.glob("examples/*.star"), *ROOT.glob("examples/families/*.star")])
 SMALL = (("width", "64"), ("vocab", "64"), ("context", "64"))
 
 
@@ -31,6 +33,16 @@ def loaded(program: Path, overrides: tuple[tuple[str, str], ...] = ()) -> torch.
     return model
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without PyTorch's warnings of its own deprecations."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"torch\.")
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.")
+        warnings.filterwarnings("ignore", message=".*autograd.function.Function.*")
+        yield
+
+
 def check(model: torch.nn.Module, length: int = 37) -> None:
     tokens = torch.randint(32, (2, length), generator=torch.Generator().manual_seed(1))
     torch.manual_seed(2)  # here and below: noisy routers draw, in training
@@ -39,9 +51,7 @@ def check(model: torch.nn.Module, length: int = 37) -> None:
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     torch._dynamo.reset()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"torch\.")  # its own deprecations
-        warnings.filterwarnings("ignore", message=".*autograd.function.Function.*")
+    with quiet():
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         torch.manual_seed(2)
         logits = compiled(tokens)
@@ -65,7 +75,7 @@ def test_golden_programs(program: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", EXAMPLES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("program", EXAMPLES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_examples(program: Path) -> None:
     check(loaded(program, SMALL))
 
@@ -75,5 +85,6 @@ def test_inductor() -> None:
     """One real run of the default backend."""
     model = loaded(ROOT / "tests" / "golden" / "attention.star")
     tokens = torch.randint(32, (2, 37))
-    compiled = torch.compile(model, fullgraph=True)
-    torch.testing.assert_close(compiled(tokens), model(tokens), rtol=1e-4, atol=1e-5)
+    with quiet():
+        logits = torch.compile(model, fullgraph=True)(tokens)
+    torch.testing.assert_close(logits, model(tokens), rtol=1e-4, atol=1e-5)
