@@ -30,7 +30,7 @@ def test_the_program_is_the_members_at_the_size_asked_for(
     assert (large.name, large.width, large.depth) == (small.name, 256, 16)
     rows = {line[:30].strip(): line[30:].split() for line in done.out.splitlines()[1:]}
     assert rows["units"][1] == "16"
-    assert rows["width"] == ["128", "256", "2.0"]
+    assert rows["width"] == [str(small.width), "256", f"{256 / small.width:.1f}"]
 
 
 def test_costs_are_those_of_the_programs(searched: Path, tmp_path: Path, command: Command):

@@ -46,7 +46,7 @@ def test_a_search_says_what_it_costs_and_what_it_found(space: Path, command: Com
     with Store.read(Path("run")) as store:
         run = store.run()
         assert len(individuals(store)) == 8
-    assert run.command.startswith("starc ")
+    assert run.command.startswith("starc")
     assert run.settings["space"] == SPACE
     assert {"starc", "python", "torch", "numpy", "pymoo"} <= set(run.versions)
 
