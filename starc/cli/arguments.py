@@ -29,6 +29,21 @@ Set = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Override a model setting; repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Width = Annotated[int | None, typer.Option(min=1, help="Channels of the stream.")]
+UnitCount = Annotated[
+    int | None, typer.Option(min=1, help="Units, repeats unrolled; the nearest possible.")
+]
+RepeatCount = Annotated[
+    int | None, typer.Option(min=1, help="The count of every outermost repeat.")
+]
+Vocab = Annotated[int | None, typer.Option(min=1, help="Entries of the vocabulary.")]
+Context = Annotated[int | None, typer.Option(min=1, help="Tokens of a sequence.")]
+ParameterCount = Annotated[
+    int | None, typer.Option(min=1, help="Parameters, in place of --width: the nearest possible.")
+]
+ProgramOutput = Annotated[
+    str, typer.Option("-o", "--output", metavar="OUT", help="The program to write.")
+]
 MaxUnits = Annotated[
     int | None, typer.Option(min=1, help="Raise the limit on units after unrolling.")
 ]

@@ -14,6 +14,7 @@ import typer
 
 from starc.cli import EXIT_WRONG, complain, files
 from starc.cli.arguments import (
+    Context,
     File,
     Files,
     Json,
@@ -24,7 +25,13 @@ from starc.cli.arguments import (
     MaxUnits,
     MaxValues,
     ModelName,
+    ParameterCount,
+    ProgramOutput,
+    RepeatCount,
     Set,
+    UnitCount,
+    Vocab,
+    Width,
     options_of,
 )
 from starc.grammar.errors import Diagnostic, StarError, render
@@ -219,22 +226,13 @@ def cost(
 
 def resize_(
     file: File,
-    width: Annotated[int | None, typer.Option(min=1, help="Channels of the stream.")] = None,
-    units: Annotated[
-        int | None, typer.Option(min=1, help="Units, repeats unrolled; the nearest possible.")
-    ] = None,
-    repeat: Annotated[
-        int | None, typer.Option(min=1, help="The count of every outermost repeat.")
-    ] = None,
-    vocab: Annotated[int | None, typer.Option(min=1, help="Entries of the vocabulary.")] = None,
-    context: Annotated[int | None, typer.Option(min=1, help="Tokens of a sequence.")] = None,
-    parameters: Annotated[
-        int | None,
-        typer.Option(min=1, help="Parameters, in place of --width: the nearest possible."),
-    ] = None,
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="OUT", help="The program to write.")
-    ] = files.STANDARD,
+    width: Width = None,
+    units: UnitCount = None,
+    repeat: RepeatCount = None,
+    vocab: Vocab = None,
+    context: Context = None,
+    parameters: ParameterCount = None,
+    output: ProgramOutput = files.STANDARD,
     model: ModelName = None,
     set_: Set = None,
     max_units: MaxUnits = None,

@@ -11,7 +11,16 @@ from typing import Annotated
 import typer
 
 from starc.cli import files
-from starc.cli.arguments import Json
+from starc.cli.arguments import (
+    Context,
+    Json,
+    ParameterCount,
+    ProgramOutput,
+    RepeatCount,
+    UnitCount,
+    Vocab,
+    Width,
+)
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 
@@ -70,22 +79,13 @@ def watch(
 def scale_up(
     run: Run,
     member: Annotated[int, typer.Argument(metavar="MEMBER", help="Its number in the search.")],
-    width: Annotated[int | None, typer.Option(min=1, help="Channels of the stream.")] = None,
-    units: Annotated[
-        int | None, typer.Option(min=1, help="Units, repeats unrolled; the nearest possible.")
-    ] = None,
-    repeat: Annotated[
-        int | None, typer.Option(min=1, help="The count of every outermost repeat.")
-    ] = None,
-    vocab: Annotated[int | None, typer.Option(min=1, help="Entries of the vocabulary.")] = None,
-    context: Annotated[int | None, typer.Option(min=1, help="Tokens of a sequence.")] = None,
-    parameters: Annotated[
-        int | None,
-        typer.Option(min=1, help="Parameters, in place of --width: the nearest possible."),
-    ] = None,
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="OUT", help="The program to write.")
-    ] = files.STANDARD,
+    width: Width = None,
+    units: UnitCount = None,
+    repeat: RepeatCount = None,
+    vocab: Vocab = None,
+    context: Context = None,
+    parameters: ParameterCount = None,
+    output: ProgramOutput = files.STANDARD,
     length: Annotated[
         int | None, typer.Option(min=1, help="Tokens that costs are for; default: the context.")
     ] = None,
