@@ -9,6 +9,8 @@
                         seconds at least: the larger of operations by peak rate and bytes by
                         bandwidth (Williams et al. 2009), of a named device
 
+    decode_latency      seconds of one token, measured on the evaluator's device: see latency.py
+
 Any other name is a figure that the evaluator gives. `min:` and `max:` before a name turn it.
 
 Owns: their names, signs and units, parsing them, penalties and violations. Refuses: evaluating, and
@@ -55,6 +57,9 @@ DEVICES = {
 }
 """Peak of dense bfloat16 products in operations a second, and bandwidth in bytes a second, as their
 vendors state them (SXM variants)."""
+
+MEASURED = ("decode_latency",)
+"""Figures that any evaluator's worker measures if they are asked for."""
 
 ROOFLINES = ("roofline_prefill", "roofline_decode")
 _NAME = re.compile(r"[A-Za-z_][\w.@-]*")
@@ -145,9 +150,9 @@ def check_names(names: Sequence[str], given: Sequence[str] | None) -> None:
     """Refuse figures that neither costs nor the evaluator have; `given` None: it may give any."""
     if given is None:
         return
-    known = [*UNITS, *given]
+    known = [*UNITS, *MEASURED, *given]
     for name in names:
-        if not is_static(name) and name not in given:
+        if not is_static(name) and name not in known:
             raise _error(
                 "unknown-objective",
                 f"there is no figure '{name}'.",
@@ -195,8 +200,9 @@ def violation(constraints: Sequence[Constraint], figures: Mapping[str, float]) -
 
 
 def unit_of(name: str) -> str:
-    """What a static figure is measured in."""
-    return "s" if name.partition("@")[0] in ROOFLINES else UNITS.get(name, "")
+    """The unit of a figure that is not the evaluator's own."""
+    seconds = name.partition("@")[0] in ROOFLINES or name in MEASURED
+    return "s" if seconds else UNITS.get(name, "")
 
 
 def static_figures(

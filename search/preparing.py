@@ -12,6 +12,7 @@ from starc.grammar.source import Source
 from starc.search.algorithms import Context, make_algorithm
 from starc.search.archive import Measure
 from starc.search.evaluators import Evaluator, make_evaluator
+from starc.search.latency import timed
 from starc.search.objectives import (
     check_constraints,
     check_names,
@@ -44,6 +45,7 @@ def prepare(settings: Settings) -> Kit:
     names = [objective.name for objective in measure.objectives]
     names += [constraint.name for constraint in measure.constraints]
     check_names(names, evaluator.figures)
+    evaluator = timed(evaluator, names, settings.length)
     variation = Variation(
         Source(settings.name, settings.space),
         Options(model=settings.model, overrides=settings.overrides),
