@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 from starc.compiler.kernel_plan import sections
 from starc.compiler.plan import FilePlan, FunctionPlan, MixerPlan, ModuleClass
+from starc.compiler.support import NAMES as SUPPORT_NAMES
 from starc.compiler.support import required
 from starc.grammar.errors import InternalError
 from starc.templates import render
@@ -105,7 +106,10 @@ def _functions(plan: FilePlan) -> list[_Piece]:
         for name in required(function):
             if name not in support:
                 support[name] = _support(name)
-        own.append(_Piece(_function(function)))
+        if isinstance(function, FunctionPlan) and function.name in SUPPORT_NAMES:
+            support.setdefault(function.name, _support(function.name))
+        else:
+            own.append(_Piece(_function(function)))
     return [*support.values(), *own]
 
 

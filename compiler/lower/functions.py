@@ -103,12 +103,13 @@ class Functions:
 
     def function(self, template: str, wanted: str = "", **values: object) -> str:
         """The name of a helper; `template` is a file of templates/function, or module/... for a
-        class."""
+        class. A support function keeps the name that templates call it by."""
         if "/" not in template:
             template = f"function/{template}"
         key = FunctionPlan(template, "", tuple(sorted(values.items())))
         if key not in self._plans:
-            name = self.names.take(wanted or template.rpartition("/")[2])
+            name = wanted or template.rpartition("/")[2]
+            name = name if name in SUPPORT_NAMES else self.names.take(name)
             self._plans[key] = FunctionPlan(template, name, key.values)
         return self._plans[key].name
 

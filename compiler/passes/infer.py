@@ -35,11 +35,11 @@ def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
         return None
     c, a, b = inputs
     if isinstance(r.type(a), Transition):
-        return structured(r, value, inputs, Logarithms(_has_logarithm, _logarithm))
+        return structured(r, value, inputs, Logarithms(_has_logarithm, _named_logarithm))
     if not _has_logarithm(r, a):
         return None
     return r.emit(
-        "log_semi_separable", (c, _logarithm(r, a), b), value, read=value.attribute("read")
+        "log_semi_separable", (c, _named_logarithm(r, a), b), value, read=value.attribute("read")
     )
 
 
@@ -54,6 +54,15 @@ def _has_logarithm(r: Rewriter, id: int) -> bool:
     if value.op in ("multiply", "divide", "sqrt", "square", *_SHAPES):
         return all(_has_logarithm(r, i) for i in value.inputs)
     return False
+
+
+def _named_logarithm(r: Rewriter, id: int) -> int:
+    """log of a value, called log_alpha where the value is alpha."""
+    found = _logarithm(r, id)
+    name = f"log_{r.value(id).name}"
+    if r.value(id).name and all(value.name != name for value in r.operator.values):
+        r.builder.label(found, name)
+    return found
 
 
 def _logarithm(r: Rewriter, id: int) -> int:
