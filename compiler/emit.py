@@ -6,17 +6,17 @@ Owns: the order of a file, Python literals of a user's text, black. Refuses: dec
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from starc.compiler.kernel_plan import sections
+from starc.compiler.layout import laid_out
 from starc.compiler.plan import FilePlan, FunctionPlan, MixerPlan, ModuleClass
 from starc.compiler.support import NAMES as SUPPORT_NAMES
 from starc.compiler.support import required
 from starc.grammar.errors import InternalError
 from starc.templates import render
-
-LINE_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ def emit(plan: FilePlan, *, format: bool = True) -> str:
         _source(plan.source),
         _Piece(render("main.py.j2", causal=plan.model.causal), fixed=True),
     ]
-    # Piece by piece: black reads a piece again only where it changed that piece.
     return "\n\n\n".join(_finished(piece, format) for piece in pieces) + "\n"
 
 
@@ -47,7 +46,7 @@ def _finished(piece: _Piece, format: bool) -> str:
     if piece.fixed:
         return text
     text = "\n".join(line.rstrip() for line in text.split("\n"))
-    return _formatted(text).strip("\n") if format else text
+    return laid_out(text, _formatted) if format else text
 
 
 def _source(text: str) -> _Piece:
@@ -138,12 +137,25 @@ def literal(text: str) -> str:
     return ascii(text)
 
 
-def _formatted(text: str) -> str:
+_HEADER = re.compile(r"(async|class|def|for|if|while|with)\b.*:\s*(#.*)?$", re.DOTALL)
+_LATER = {"elif": "if x:", "else": "if x:", "except": "try:", "finally": "try:"}
+
+
+def _formatted(statement: str, columns: int) -> str:
+    """A statement flush left as black lays it out within so many columns.
+
+    A header is given what it needs to stand alone for as long: a body, and what `elif` follows.
+    """
     import black
     from black.mode import TargetVersion
 
-    mode = black.Mode(line_length=LINE_LENGTH, target_versions={TargetVersion.PY311})
+    mode = black.Mode(line_length=columns, target_versions={TargetVersion.PY311})
+    first = re.match(r"\w*", statement)
+    before = _LATER.get(first[0]) if first else None
+    ahead = f"{before}\n    pass\n" if before else ""
+    behind = "\n    pass" if before or _HEADER.match(statement) else ""
     try:
-        return black.format_str(text, mode=mode)
+        text = black.format_str(ahead + statement + behind, mode=mode)
     except Exception as failure:
-        raise InternalError(f"black refused the generated file: {failure}\n{text}") from failure
+        raise InternalError(f"black refused the statement: {failure}\n{statement}") from failure
+    return text.strip("\n").removeprefix(ahead).removesuffix(behind)

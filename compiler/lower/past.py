@@ -85,7 +85,7 @@ class Past:
 
     def latest(self, value: Text) -> Text:
         """The new tokens of a value that has all tokens that are kept."""
-        return Text(f"{value.atom}[:, -{self.o.length}:]")
+        return Text(f"{value.atom}[:, -{self.o.length} :]")
 
     def remember(self, id: int, value: Text) -> Text:
         """Note that `value` has all kept tokens; the text for readers of the new ones."""
@@ -115,7 +115,7 @@ class Past:
         """The new tokens of a value and those that they see within a window."""
         if window == WHOLE:
             return value
-        return Text(f"{value.atom}[:, -({window - 1} + {self.o.length}):]")
+        return Text(f"{value.atom}[:, -({window - 1} + {self.o.length}) :]")
 
     def is_kept(self, id: int) -> bool:
         """Whether a value is kept as it is, whole."""

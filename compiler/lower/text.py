@@ -71,14 +71,15 @@ def template(pattern: str, operands: list[Text], values: dict[str, Any]) -> Text
     def fill(match: re.Match[str]) -> str:
         key = match[1]
         if not key.isdigit():
-            return number(values[key])
+            value = values[key]
+            return f'"{value}"' if isinstance(value, str) else number(value)
         operand = operands[int(key)]
         before = inner[match.start() - 1 : match.start()]
         after = inner[match.end() : match.end() + 1]
         argument = before in ("(", " ") and after in (")", ",") and "(" in inner[: match.start()]
         return operand.code if argument else operand.atom
 
-    code = _FIELD.sub(fill, inner).replace(", approximate='none'", "")  # PyTorch's default
+    code = _FIELD.sub(fill, inner).replace(', approximate="none"', "")  # PyTorch's default
     return Text(code, SUM if bare else ATOM)
 
 

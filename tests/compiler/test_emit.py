@@ -8,8 +8,8 @@ import black
 import pytest
 
 from starc.compiler.driver import compile_program
-from starc.compiler.emit import LINE_LENGTH
 from starc.compiler.kernel_plan import KernelPlan
+from starc.compiler.layout import LINE_LENGTH
 from starc.compiler.options import Options
 from starc.compiler.support import NAMES
 from starc.grammar.library import read_source
