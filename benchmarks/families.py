@@ -83,6 +83,7 @@ GROUPED_EXPERTS = {
     "moe_intermediate_size": 32,
 }
 FULL, SLIDING = "full_attention", "sliding_attention"
+ZAMBA2 = [*["linear_attention", "hybrid"] * 9, *["linear_attention"] * 2]
 WINDOWS_OF_FOUR = {
     "num_hidden_layers": 4,
     "sliding_window": WINDOW,
@@ -205,6 +206,40 @@ FAMILIES: dict[str, Family] = {
         | {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16}
         | {"qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10}
         | {"n_shared_experts": 1},
+    ),
+    "deepseek_v2": Family(
+        "DeepseekV2",
+        LLAMA
+        | GROUPED_EXPERTS
+        | {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16}
+        | {"qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10}
+        | {"topk_method": "group_limited_greedy", "routed_scaling_factor": 1.5}
+        | {"n_shared_experts": 2},
+    ),
+    "phimoe": Family(
+        "Phimoe",
+        LLAMA
+        | LOCAL_EXPERTS
+        | {"attention_bias": True, "lm_head_bias": True, "sliding_window": None}
+        | {"router_jitter_noise": 0.2},
+    ),
+    "falcon_h1": Family(
+        "FalconH1",
+        LLAMA
+        | {"mamba_d_ssm": 96, "mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_d_state": 8}
+        | {"mamba_chunk_size": 16, "mamba_rms_norm": True, "mamba_norm_before_gate": False}
+        | {"lm_head_multiplier": 0.7, "embedding_multiplier": 3.0, "key_multiplier": 0.6}
+        | {"mlp_multipliers": [1.3, 0.8], "ssm_multipliers": [0.9, 1.2, 0.7, 1.4, 0.6]}
+        | {"attention_in_multiplier": 1.1, "attention_out_multiplier": 0.9}
+        | {"ssm_in_multiplier": 1.2, "ssm_out_multiplier": 0.8},
+    ),
+    "zamba2": Family(
+        "Zamba2",
+        LLAMA
+        | {"num_hidden_layers": 20, "layers_block_type": ZAMBA2, "hidden_size": 32}
+        | {"num_key_value_heads": 4, "num_mem_blocks": 2, "use_shared_attention_adapter": True}
+        | {"adapter_rank": 4, "use_mem_rope": True, "n_mamba_heads": 8, "mamba_ngroups": 2}
+        | {"mamba_d_state": 8, "chunk_size": 16, "tie_word_embeddings": True},
     ),
     "gpt_bigcode": Family("GPTBigCode", GPT),
     "gpt_neo": Family(

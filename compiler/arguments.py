@@ -305,9 +305,8 @@ def signature(entry: Entry) -> str:
     if entry.variadic:
         parts = ["..."]
     elif entry.optional and arguments:
-        parts = [*arguments, *(f"{o} = none" for o in operands)]
-    elif entry.op == "experts":
-        parts = ["op(...)", *arguments]
+        first = ["op(...)"] if entry.op == "experts" else []
+        parts = [*first, *arguments, *(f"{o} = none" for o in operands)]
     else:
         parts = [*operands, *arguments]
     return f"{entry.name}({', '.join(parts)})" if parts else entry.name

@@ -9,11 +9,13 @@ Owns: what a call of `experts` means, and its diagnostics. Refuses: bodies (inst
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from starc.compiler import catalog
-from starc.compiler.arguments import signature
+from starc.compiler.arguments import signature, split_operands
 from starc.compiler.builder import prune
+from starc.compiler.catalog.entry import Entry
 from starc.compiler.faults import error
 from starc.compiler.ir import Operator
 from starc.compiler.memo import Body
@@ -46,14 +48,18 @@ def routed(
     caller.check_operand(operand, "experts", name_span)
     caller.check_depth(node, call.name_span)
     entry = catalog.ENTRIES["experts"]
-    options = caller.expressions.bind(entry, arguments[1:], span)
+    given, rest = split_operands(entry, ("weights",), arguments[1:], span)
+    options = caller.expressions.bind(entry, rest, span)
+    if weights := given.get("weights"):
+        _check_given(entry, rest)
+        options |= {"gate": "given", "normalize": False, "balance": Fraction(0)}
     _check(caller, options, span)
     builder = caller.builder
     n, shared = options["n"], options["shared"]
     body, features = caller.expert(node, call, operand)
     expert = _operator(body)
     channels = _channels(expert, node, call.span)
-    gates = _gates(caller, operand, options, span)
+    gates = _gates(caller, operand, weights, options, span)
     parts: list[int] = []
     if _is_local(expert):
         read = dict(expert.inputs)
@@ -85,9 +91,27 @@ def routed(
     return Ref(total)
 
 
-def _gates(caller: Instance, operand: int, options: dict[str, Any], span: Span) -> int:
+def _gates(
+    caller: Instance,
+    operand: int,
+    weights: nodes.Argument | None,
+    options: dict[str, Any],
+    span: Span,
+) -> int:
     """The weight of every expert for every token, F[1, n]."""
     builder, n = caller.builder, options["n"]
+    wanted = "top gate normalize scale noisy balance correction groups keep".split()
+    attributes = {key: options[key] for key in wanted}
+    if weights is not None:
+        given = caller.expressions.value(weights.value)
+        if (type_ := builder.type(given)) != Feature(1, n):
+            raise error(
+                "shape-mismatch",
+                f"{n} experts need {n} weights for each token, {Feature(1, n)}.",
+                weights.value.span,
+                f"this is a {describe(type_)}" + (f" {type_}" if type_ else ""),
+            )
+        return builder.emit("route", (given,), attributes, span)
     dense = {"n": n, "bias": False, "rank": 0, "groups": 1}
     inputs = [builder.emit("dense", (operand,), {**dense, "bias": options["bias"]}, span)]
     builder.name_parameters("router")
@@ -98,8 +122,21 @@ def _gates(caller: Instance, operand: int, options: dict[str, Any], span: Span) 
         constant = {"heads": 1, "channels": n, "init": ("constant", 0), "learned": False}
         inputs.append(builder.emit("param", (), constant, span))
         builder.name_parameters("correction")
-    wanted = "top gate normalize scale noisy balance correction groups keep".split()
-    return builder.emit("route", inputs, {key: options[key] for key in wanted}, span)
+    return builder.emit("route", inputs, attributes, span)
+
+
+def _check_given(entry: Entry, arguments: tuple[nodes.Argument, ...]) -> None:
+    """Refuse options of the router where the program computes weights itself."""
+    allowed = ("n", "top", "shared")
+    for argument, known in zip(arguments, entry.arguments, strict=False):
+        name = argument.name or known.name
+        if name not in allowed:
+            raise error(
+                "wrong-argument",
+                f"'{name}' of 'experts' is for its own router, but the weights are given.",
+                argument.span,
+                hint="beside weights stand n, top and shared.",
+            )
 
 
 def _expert(

@@ -399,6 +399,8 @@ class Expressions:
             plain = [r for r in results if not isinstance(r, Ref)]
             if len(plain) == len(results):
                 return self._number(lambda: numbers.call(name, plain), expr.span)
+            if name == "where" and not isinstance(results[0], Ref) and len(results) == 3:
+                return results[1] if results[0] else results[2]
             if catalog.is_stage(name):
                 operand = self._lift(results[0], positional[0].value.span)
                 return self._stage(name, expr.name_span, operand, expr.arguments[1:], expr.span)

@@ -13,8 +13,8 @@ from starc.runtime.reference_stages import Operation, Step
 
 
 def _top(s: Step) -> Tensor:
-    """x where it is among the k largest of its head, zero elsewhere."""
-    rank = s.x.argsort(-1, descending=True).argsort(-1)
+    """x where it, or `by`, is among the k largest of its head, zero elsewhere."""
+    rank = s.operands[-1].argsort(-1, descending=True).argsort(-1)
     y: Tensor = s.x * (rank < s.get("k"))
     return y
 
@@ -30,8 +30,10 @@ def _route(s: Step) -> Tensor:
         scores = scores + 0 * operands.pop(0)
     if s.get("gate") == "softmax":
         weight = scores.softmax(-1)
-    else:
+    elif s.get("gate") == "sigmoid":
         weight = scores.sigmoid()
+    else:
+        weight = scores
     wish = weight + operands.pop(0) if s.get("correction") else weight
     n = wish.shape[-1]
     if s.get("groups") > 1:

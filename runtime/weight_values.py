@@ -35,10 +35,14 @@ Result = Tensor | int | float | Fraction
 
 
 def configured(config: Mapping[str, Any], name: str) -> Any:
-    """What a configuration has under a key, or under keys inside one another: a.b."""
+    """What a configuration has under a key, or under keys inside one another, a.b; a.0 is the
+    first of a list."""
     known: Any = config
     for part in name.split("."):
-        known = known.get(part) if isinstance(known, Mapping) else None
+        if isinstance(known, list) and part.isdigit():
+            known = known[int(part)] if int(part) < len(known) else None
+        else:
+            known = known.get(part) if isinstance(known, Mapping) else None
     return known
 
 

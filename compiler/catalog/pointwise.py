@@ -99,4 +99,24 @@ POINTWISE = (
         )
         for name, doc in (("max", "greater"), ("min", "smaller"))
     ),
+    *(
+        Entry(
+            f"compare_{name}",
+            Role.FUNCTION,
+            f"1 where {doc}, else 0",
+            lambda inputs, arguments: broadcast(inputs[0], inputs[1]),
+            operands=("a", "b"),
+            pointwise=True,
+            spelling=name,
+        )
+        for name, doc in (("equal", "a = b"), ("less", "a < b"))
+    ),
+    Entry(
+        "where",
+        Role.FUNCTION,
+        "a where the condition is not 0, else b",
+        lambda inputs, arguments: broadcast(inputs[0], broadcast(inputs[1], inputs[2])),
+        operands=("condition", "a", "b"),
+        pointwise=True,
+    ),
 )

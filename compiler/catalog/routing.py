@@ -22,11 +22,13 @@ from starc.compiler.catalog.entry import (
     value_of,
 )
 from starc.compiler.ir import Parameter
-from starc.compiler.types import Feature, Problem, Type, describe
+from starc.compiler.types import Constant, Feature, Problem, Type, broadcast, describe
 
 
 def _top(inputs: Inputs, arguments: Arguments) -> Type:
     value, k = value_of(inputs[0], "top"), arguments["k"]
+    if len(inputs) > 1:
+        value = _chosen_by(value, inputs[1], k)
     if k > value.channels:
         raise Problem(
             "shape-mismatch",
@@ -34,6 +36,18 @@ def _top(inputs: Inputs, arguments: Arguments) -> Type:
             f"given {value}",
         )
     return value
+
+
+def _chosen_by(value: Feature | Constant, by: Type, k: int) -> Type:
+    chooses, result = value_of(by, "top"), broadcast(value, by)
+    if (chooses.heads, chooses.channels) != (result.heads, result.channels):
+        raise Problem(
+            "shape-mismatch",
+            f"'top({k}, by = ...)' chooses among the channels of {value} by {chooses}.",
+            f"given {chooses}",
+            "'by' needs the heads and channels of what is kept.",
+        )
+    return result
 
 
 def _route(inputs: Inputs, arguments: Arguments) -> Type:
@@ -104,9 +118,11 @@ ROUTING = (
     Entry(
         "top",
         Role.STAGE,
-        "the k largest channels of every head, zero elsewhere",
+        "the k largest channels of every head, or those that are largest in `by`; zero elsewhere",
         _top,
+        operands=("value", "by"),
         arguments=(size("k"),),
+        optional=True,
     ),
     Entry(
         "route",
@@ -119,6 +135,8 @@ ROUTING = (
         Role.STAGE,
         "routed copies of an operator (1701.06538)",
         _experts,
+        operands=("value", "weights"),
+        optional=True,
         arguments=(
             size("n"),
             size("top"),

@@ -299,6 +299,10 @@ class OperatorLowering:
             return text.infix("*", operands[0], Text(text.number(value.attribute("s"))))
         if value.op in ("maximum", "minimum"):
             return self._extreme(value, operands)
+        if value.op in ("compare_equal", "compare_less"):
+            return self._comparison(value, operands)
+        if value.op == "where":
+            return self._where(value, operands)
         pattern = catalog.ENTRIES[value.op].torch
         if not pattern:
             raise InternalError(f"operation '{value.op}' has no lowering")
@@ -313,6 +317,24 @@ class OperatorLowering:
             end = "min" if value.op == "maximum" else "max"
             return text.call("torch.clamp", operands[0], f"{end}={operands[1].code}")
         return text.call(f"torch.{value.op}", *operands)
+
+    def _comparison(self, value: Value, operands: list[Text]) -> Text:
+        """1 where a = b, or a < b, in the dtype of what is compared, else 0."""
+        functions = {"compare_equal": ("eq", "eq"), "compare_less": ("lt", "gt")}[value.op]
+        reversed_ = self.values[value.inputs[0]].op == "number"  # torch wants a tensor first
+        first, second = operands[::-1] if reversed_ else operands
+        if not first.code.isidentifier():
+            first = self.assign(self.fresh("compared"), first, value.type)
+        compared = text.call(f"torch.{functions[reversed_]}", first, second)
+        return text.method(compared, "to", f"{first.code}.dtype")
+
+    def _where(self, value: Value, operands: list[Text]) -> Text:
+        condition, a, b = operands
+        if all(self.values[i].op == "number" for i in value.inputs[1:]):
+            if not condition.code.isidentifier():
+                condition = self.assign(self.fresh("condition"), condition, value.type)
+            a = text.call("torch.full_like", condition, a)
+        return text.call("torch.where", text.infix("!=", condition, Text("0")), a, b)
 
     def type(self, id: int) -> Feature | Constant:
         type_ = self.values[id].type

@@ -26,8 +26,13 @@ LOSSES = "list[Tensor] | None"
 
 
 def _top(o: OperatorLowering, value: Value) -> Text:
-    name = o.functions.function("top")
-    return text.call(name, o.tensor(value.inputs[0]), str(value.attribute("k")))
+    k = str(value.attribute("k"))
+    if len(value.inputs) > 1:
+        kept, by = (o.aligned(i, value.type) for i in value.inputs)
+        if o.values[value.inputs[0]].op == "number":
+            kept = o.tensor(value.inputs[0])
+        return text.call(o.functions.function("top_by"), kept, by, k)
+    return text.call(o.functions.function("top"), o.tensor(value.inputs[0]), k)
 
 
 def _route(o: OperatorLowering, value: Value) -> Text:

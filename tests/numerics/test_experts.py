@@ -45,6 +45,29 @@ operator remember() {
     y = V |> dense(width)
 }
 operator sparse() { y = x |> dense(12) |> top(5) |> dense(width) }
+operator by_another() {
+    u = x |> dense(12) |> heads(2)
+    s = x |> dense(12) |> heads(2)
+    c = param(2, 6, init = linspace(1, 2), learned = false) |> top(2, by = s)
+    y = (u |> top(3, by = s)) * (c + 1) |> merge |> dense(width)
+}
+operator compared() {
+    a = x |> dense(width)
+    b = param(1, width, init = normal(0.1))
+    c = less(a, b) + equal(less(0, a), 1) + where(less(a, 0), 2, 1/2)
+    y = where(less(b, a), a * b, where(equal(a, 3), 0, square(b))) + c * where(1, a, b) |> dense(width)
+}
+operator in_groups(n: int, groups: int, keep: int) {
+    w = x |> dense(n) |> softmax
+    g = w |> heads(groups) |> top(1) |> sum |> merge
+    o = 1 |> top(keep, by = g) |> heads(groups)
+    t = o * (w |> heads(groups)) |> merge |> top(2)
+    y = x |> experts(swiglu(hidden = 6), n, 2, shared = 1, weights = t)
+}
+operator attended() {
+    w = x |> dense(3) |> softmax |> top(2)
+    y = x |> experts(mha(heads = 2), 3, 2, weights = w)
+}
 """
 
 UNITS = {
@@ -64,6 +87,10 @@ UNITS = {
     "experts(swiglu(hidden = 6), n = 4, top = 2) shares * with a  repeat 2 { routed() }",
     "memory": "a: remember()  remember() shares table with a",
     "top": "sparse()",
+    "top-by": "by_another()",
+    "compared": "compared()",
+    "given": "in_groups(n = 8, groups = 4, keep = 2)",
+    "given-attention": "attended()",
     "moe": "moe(n = 4, shared = 1, hidden = 6)",
     "product-keys": "memory(keys = 4, heads = 2, top = 3, key = 6)",
     "pool": "a: memory_plus(keys = 4, heads = 2, top = 3, key = 6) "
@@ -102,7 +129,10 @@ def test_cost_counts_what_is_there(name: str) -> None:
     assert sorted(names) == sorted(n for n, _ in network.named_parameters())
 
 
-@pytest.mark.parametrize("name", ["mixtral", "deepseek", "attention", "stages", "soft", "memory"])
+@pytest.mark.parametrize(
+    "name",
+    "mixtral deepseek attention stages soft memory given given-attention compared".split(),
+)
 def test_decoding(name: str) -> None:
     check_decoding(build(program(UNITS[name])))
 
