@@ -234,6 +234,18 @@ class _Freezer:
         return plain
 
 
+def own_weights(body: Body, name: str) -> set[str]:
+    """The parameters of the stages of one binding, not of the bindings that it reads."""
+    others = {id for other, id in body.bindings.items() if other != name}
+    found: set[str] = set()
+    left = [body.bindings[name]]
+    while left:
+        value = body.values[left.pop()]
+        found.update(value.parameters)
+        left += [i for i in value.inputs if i not in others]
+    return found
+
+
 def weights_of(body: Body, names: tuple[str, ...]) -> tuple[str, ...]:
     """The learned parameters that the bindings are computed with, all the way back to x."""
     known = body.weights.get(names)

@@ -109,7 +109,7 @@ def _gates(
                 "shape-mismatch",
                 f"{n} experts need {n} weights for each token, {Feature(1, n)}.",
                 weights.value.span,
-                f"this is a {describe(type_)}" + (f" {type_}" if type_ else ""),
+                f"this is a {describe(type_)}",
             )
         return builder.emit("route", (given,), attributes, span)
     dense = {"n": n, "bias": False, "rank": 0, "groups": 1}

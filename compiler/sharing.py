@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starc.compiler.drafts import Draft, Scope, weights_of
+from starc.compiler.drafts import Draft, Scope, own_weights, weights_of
 from starc.compiler.faults import error, word_span
 from starc.compiler.ir import STREAM, FeatureRef
 from starc.compiler.memo import Body
@@ -149,10 +149,34 @@ def take(source: Draft, name: str, span: Span) -> Taken:
 
 
 def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], Draft]:
-    """The weights that `shares NAMES with LABEL` ties, and the unit that owns them.
+    """The weights that `shares NAMES except EXCLUDED with LABEL` ties, and the unit that owns them.
 
     `*` ties all that both have: what a unit reuses, it has no weights for.
     """
+    weights, source = _shared(modifier, body, scope)
+    kept: set[str] = set()
+    for name in modifier.excluded:
+        span = word_span(modifier.span, name)
+        if name not in body.bindings:
+            raise error(
+                "sharing-unknown-binding",
+                f"this operator binds nothing named '{name}'.",
+                span,
+                hint=suggest(name, body.bindings) or f"it binds {', '.join(body.bindings)}.",
+            )
+        own = own_weights(body, name)
+        if not own & set(weights):
+            raise error(
+                "sharing-no-weights",
+                f"'{name}' has no weights among those that are shared.",
+                span,
+                hint="'except' leaves out the weights of a binding's own stages.",
+            )
+        kept |= own
+    return tuple(w for w in weights if w not in kept), source
+
+
+def _shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], Draft]:
     label = modifier.label
     if label is None:
         raise _open("shares", modifier.span)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from starc.compiler.catalog import ENTRIES
+from starc.compiler.gates import has_logarithm, stabilised
 from starc.compiler.ir import Value
 from starc.compiler.types import Constant, Feature, Filter, Mixer, Problem, Transition, apply_mixer
 from starc.compiler.visibility import ALL, MASKS, Seen, own_mask, value_also, visible
@@ -138,9 +139,10 @@ class Walk:
             for parent in parents:
                 self._delay(parent, DELAYS[value.op](value))
             return self._node(value.type, ())
-        if value.op == "ema":  # a state of one number per channel
-            self.state += value.type.heads * value.type.channels
-            self.token += 4 * value.type.heads * value.type.channels
+        if value.op in ("ema", "stabilized"):  # one number per channel; a running maximum
+            averages = value.type.heads * value.type.channels if value.op == "ema" else 0
+            self.state += averages or value.type.heads
+            self.token += 4 * averages
             return self._node(value.type, ())
         if not entry.local:
             raise InternalError(f"no rule says what {value.op!r} keeps of past tokens")
@@ -226,6 +228,7 @@ class Walk:
             case "normalize" if (
                 seen == ALL and type_is_causal and (chain := self._linear_chain(inputs[0]))
             ):
+                self.state += self._running_maximum(chain)
                 return self._recur(chain, operand, type_, sums=True)
             case "normalize":
                 return self._written_out(id, operand, seen, masked)
@@ -287,6 +290,15 @@ class Walk:
             value = self.values[value.inputs[0]]
         late = dict(value.attributes).get("read") == "before"
         return value if self._decayed(value) or (value.op in SEPARABLE and not late) else None
+
+    def _running_maximum(self, chain: Value) -> int:
+        """The numbers by which `infer` keeps an exponential gate from overflow."""
+        if chain.op not in ("semi_separable", "mixer_multiply"):
+            return 0
+        (_, a, *b), _ = self._parts(chain)
+        if not b or not has_logarithm(self.values, a):
+            return 0
+        return next((s[1] for i in b if (s := stabilised(self.values, a, i))), 0)
 
     def _decayed(self, value: Value) -> list[int]:
         """The parts C, a, B, b of low_rank(C, B) * semi_separable(c, a, b) where that is a

@@ -168,8 +168,8 @@ class Builder:
         return Parallel(None, self._text(mode), tuple(body), span=span)
 
     def _on_shares(self, children: Children, span: Span) -> Modifier:
-        names, label = children
-        return Shares(names, self._text(label), span=span)
+        names, excluded, label = children
+        return Shares(names, self._text(label), excluded or (), span=span)
 
     def _on_shares_open(self, children: Children, span: Span) -> Modifier:
         return Shares((), None, span=span)

@@ -145,10 +145,12 @@ class Operator(Node):
 
 @dataclass(frozen=True)
 class Shares(Node):
-    """`shares NAMES with LABEL` ties weights; ("*",) names all; label None is `shares ?`."""
+    """`shares NAMES except EXCLUDED with LABEL` ties weights; ("*",) names all; label None is
+    `shares ?`."""
 
     names: tuple[str, ...]
     label: str | None
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -273,8 +273,11 @@ class _Printer:
         for modifier in modifiers:
             parts += [*self._notes(self.places.start(modifier)), Line()]
             match modifier:
-                case Shares(names, label):
-                    parts.append(f"shares {', '.join(names)} with {label}" if label else "shares ?")
+                case Shares(_, None):
+                    parts.append("shares ?")
+                case Shares(names, label, excluded):
+                    kept = f" except {', '.join(excluded)}" if excluded else ""
+                    parts.append(f"shares {', '.join(names)}{kept} with {label}")
                 case Reuses(names, label):
                     parts.append(f"reuses {', '.join(names)} from {label}" if label else "reuses ?")
                 case With(name, value):

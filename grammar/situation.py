@@ -20,7 +20,7 @@ OPENERS = {opener: closer for closer, opener in CLOSERS.items()}
 DECLARATIONS = frozenset({"use", "operator", "model"})
 BLOCKS = frozenset({"repeat", "loop", "parallel"})
 MODIFIERS = frozenset({"shares", "reuses", "with"})
-KEYWORDS = DECLARATIONS | BLOCKS | MODIFIERS | {"backbone", "from"}
+KEYWORDS = DECLARATIONS | BLOCKS | MODIFIERS | {"backbone", "from", "except"}
 BODIES = frozenset({"operator", "model", "layers"})
 
 

@@ -38,7 +38,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     implicit_filter semi_separable_matrix toeplitz_matrix linear embedding sinusoidal rope
     headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear
     GroupedLinear HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter
-    quick_gelu taylor positions modal_convolution SSMFilter Polynomial Hedgehog
+    quick_gelu taylor stabilized top_by positions modal_convolution SSMFilter Polynomial Hedgehog
     Block Experts route balance retrieve top Loop HyperConnection DynamicHyperConnection
     DepthAverage WeightedReadout AttentionReadout Unit""".split()
 )

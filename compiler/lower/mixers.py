@@ -5,6 +5,7 @@ Owns: plans of mixers and the layouts of their arguments. Refuses: their text (t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,16 @@ def _modal(o: OperatorLowering, value: Value) -> Text:
     return text.call(name, o.texts[kernel], own, state)
 
 
+def _stabilized(o: OperatorLowering, value: Value) -> Text:
+    floor, heads = float(value.attribute("floor")), value.attribute("heads")
+    options = {"floor": floor, "log_floor": math.log(floor), "heads": heads}
+    o.functions.function("wide")
+    name = o.functions.function("stabilized", **options)
+    state = o.past.state(heads, 1)
+    result = text.call(name, *(o.tokens(i) for i in value.inputs), state)
+    return o.own_layout(result, value.type)
+
+
 LOWERINGS: dict[str, Callable[[OperatorLowering, Value], Text]] = {
     "attention": _scores,
     "banded_attention": _scores,
@@ -124,4 +135,5 @@ LOWERINGS: dict[str, Callable[[OperatorLowering, Value], Text]] = {
     "short_convolution": _convolution,
     "long_convolution": _convolution,
     "modal_convolution": _modal,
+    "stabilized": _stabilized,
 }

@@ -389,6 +389,15 @@ def test_feature_arguments() -> None:
     assert len({u.operator for u in units(model.layers)}) == 4
 
 
+def test_except_leaves_a_binding_its_own_weights() -> None:
+    model = share(backbone("a: mlp()  b: mlp() shares y except V with a"))
+    _, b = units(model.layers)
+    tied = {tie.parameter for tie in b.ties}
+    every = {p.name for o in model.operators if o.name == b.operator for p in o.parameters}
+    assert tied == {name for name in every if not name.startswith("V")}
+    assert tied < every
+
+
 def test_shares_tie_to_the_unit_that_owns_the_weights() -> None:
     model = share(backbone("a: mlp()  b: mlp() shares V with a  c: mlp() shares * with b"))
     ties = {u.name: {t.parameter: t.unit for t in u.ties} for u in units(model.layers)}
@@ -416,7 +425,7 @@ PROGRAMS = [
     for path in sorted((ROOT / "examples").rglob("*.star"))
 ]
 KEYWORDS = frozenset(
-    "use operator model backbone repeat loop parallel shares reuses with from".split()
+    "use operator model backbone repeat loop parallel shares reuses with from except".split()
 )
 ODD = "0 1 2 7 1e39 1e-300 2147483647 x y e index width layer causal softmax none true a0".split()
 

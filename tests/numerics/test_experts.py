@@ -137,6 +137,23 @@ def test_decoding(name: str) -> None:
     check_decoding(build(program(UNITS[name])))
 
 
+def test_weights_of_a_program_choose_as_the_router_does() -> None:
+    routed = build(program("experts(swiglu(hidden = 6), n = 4, top = 2)"))
+    given = "operator own() { y = x |> experts(swiglu(hidden = 6), n = 4, top = 2, weights = g) }"
+    given = given.replace(
+        "y =", "s = x |> dense(4)  w = s |> softmax |> top(2)  g = w / sum(w)  y ="
+    )
+    own = build(given + program("own()"))
+    parameters = random_parameters(routed.model)
+    renamed = {
+        k.replace("experts.router", "own.s").replace("experts.experts", "own.y_experts"): p
+        for k, p in parameters.items()
+    }
+    tokens = routed.tokens(37)
+    expected = routed.network(parameters, torch.float64)(tokens)
+    torch.testing.assert_close(own.network(renamed, torch.float64)(tokens), expected)
+
+
 def test_active_parameters() -> None:
     report = cost_report(build(program("experts(swiglu(hidden = 6), n = 8, top = 2)")).model)
     assert report.parameters - report.active_parameters == 6 * 3 * 8 * 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from starc.compiler.cost import cost_report
 from tests.numerics.agreement import build, check_agreement
 from tests.numerics.decoding import check_decoding
 
@@ -80,3 +81,35 @@ def test_a_decay_of_hundreds_of_powers_does_not_overflow() -> None:
     )
     check_agreement(compiled, (67,))
     check_agreement(compiled, (67,), torch.float32)
+
+
+MEMORY = """
+operator memory() {
+    C = x |> dense(16) |> heads(4)
+    B = x |> dense(8) |> heads(2)
+    V = x |> dense(12) |> heads(2)
+    i = (x |> dense(2, bias = true)) * BY |> heads(2)
+    f = x |> dense(2, bias = true) |> heads(2)
+    T = semi_separable(C, sigmoid(f), exp(i) * B / 3) |> scale(-1/2) |> normalize(FLOOR)
+    y = T @ V |> merge |> dense(width)
+}
+model m { vocab = 32  width = 8  context = 300  backbone { memory() } }
+"""
+
+
+@pytest.mark.parametrize(("by", "floor"), [("1", "1"), ("100", "1 / 1000"), ("-100", "3")])
+def test_exponential_gates_do_not_overflow(by: str, floor: str) -> None:
+    """Gates of some hundreds, whose exponential no float32 holds, in chunks and in steps."""
+    compiled = build(MEMORY.replace("BY", by).replace("FLOOR", floor))
+    check_agreement(compiled, (1, 37, 200))
+    check_decoding(compiled)
+    assert cost_report(compiled.final) == cost_report(compiled.model)
+
+
+def test_bounded_gates_need_no_running_maximum() -> None:
+    free = build(MEMORY.replace("BY", "1").replace("FLOOR", "1"))
+    bounded = build(
+        MEMORY.replace("(2, bias = true)) * BY", "(2) |> tanh) * 15").replace("FLOOR", "1")
+    )
+    kept = [cost_report(compiled.final).fixed_state_elements for compiled in (free, bounded)]
+    assert kept[0] - kept[1] == 2
