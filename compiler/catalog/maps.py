@@ -120,7 +120,7 @@ MAPS = (
     Entry(
         "stabilized",
         Role.INTERNAL,
-        "log decays and gates of a memory divided by the exponential of a running maximum, and that",
+        "log decays and gates of a memory divided by exp of a running maximum m, and -m",
         lambda inputs, arguments: Feature(arguments["heads"], 3),
         operands=("A", "u"),
         arguments=(positive("floor"), size("heads")),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from starc.compiler.gates import SHAPES, has_logarithm, stabilised
+from starc.compiler.gates import has_logarithm, stabilised
 from starc.compiler.ir import Model, Operator, Value
 from starc.compiler.passes.rewriting import Rewriter, rewrite
 from starc.compiler.passes.transitions import Logarithms, structured

@@ -55,7 +55,8 @@ operator compared() {
     a = x |> dense(width)
     b = param(1, width, init = normal(0.1))
     c = less(a, b) + equal(less(0, a), 1) + where(less(a, 0), 2, 1/2)
-    y = where(less(b, a), a * b, where(equal(a, 3), 0, square(b))) + c * where(1, a, b) |> dense(width)
+    d = where(less(b, a), a * b, where(equal(a, 3), 0, square(b)))
+    y = d + c * where(1, a, b) |> dense(width)
 }
 operator in_groups(n: int, groups: int, keep: int) {
     w = x |> dense(n) |> softmax
