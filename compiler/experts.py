@@ -48,9 +48,9 @@ def routed(
     caller.check_operand(operand, "experts", name_span)
     caller.check_depth(node, call.name_span)
     entry = catalog.ENTRIES["experts"]
-    given, rest = split_operands(entry, ("weights",), arguments[1:], span)
+    operands, rest = split_operands(entry, ("weights",), arguments[1:], span)
     options = caller.expressions.bind(entry, rest, span)
-    if weights := given.get("weights"):
+    if weights := operands.get("weights"):
         _check_given(entry, rest)
         options |= {"gate": "given", "normalize": False, "balance": Fraction(0)}
     _check(caller, options, span)

@@ -342,6 +342,7 @@ _POINTWISE: dict[str, Callable[..., Tensor]] = {
     "sin": torch.sin,
     "cos": torch.cos,
     "abs": torch.abs,
+    "floor": torch.floor,
     "sum": lambda x: x.sum(-1, keepdim=True),
     "softmax": lambda x: torch.softmax(x, dim=-1),
     "add": lambda a, b: a + b,

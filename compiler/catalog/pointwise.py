@@ -76,6 +76,7 @@ POINTWISE = (
     _pointwise("sin", "torch.sin({0})", "sine"),
     _pointwise("cos", "torch.cos({0})", "cosine"),
     _pointwise("erf", "torch.erf({0})", "error function"),
+    _pointwise("floor", "torch.floor({0})", "rounded down"),
     _pointwise("abs", "torch.abs({0})", "absolute value"),
     Entry(
         "clamp",

@@ -38,7 +38,7 @@ def _top(inputs: Inputs, arguments: Arguments) -> Type:
     return value
 
 
-def _chosen_by(value: Feature | Constant, by: Type, k: int) -> Type:
+def _chosen_by(value: Feature | Constant, by: Type, k: int) -> Feature | Constant:
     chooses, result = value_of(by, "top"), broadcast(value, by)
     if (chooses.heads, chooses.channels) != (result.heads, result.channels):
         raise Problem(
