@@ -83,11 +83,11 @@ class Recurrence(KernelPlan):
 
     @property
     def key_tile(self) -> int:
-        return min(_power(self.channels), 64)
+        return min(power(self.channels), 64)
 
     @property
     def value_tile(self) -> int:
-        return min(_power(self.values), 64)
+        return min(power(self.values), 64)
 
     @property
     def key_tiles(self) -> int:
@@ -129,12 +129,12 @@ class Recurrence(KernelPlan):
 
     @property
     def whole_key(self) -> int:
-        return _power(self.channels)
+        return power(self.channels)
 
     @property
     def step_tile(self) -> int:
         """Channels of values that one program of a step takes, about 4096 numbers of a state."""
-        return max(16, min(_power(self.values), 4096 // self.whole_key))
+        return max(16, min(power(self.values), 4096 // self.whole_key))
 
     @property
     def step_tiles(self) -> int:
@@ -267,6 +267,6 @@ class Recurrence(KernelPlan):
         return self.groups * self.channels
 
 
-def _power(size: int) -> int:
+def power(size: int) -> int:
     """The least power of two that is not below `size`, 16 at least: the least of a product."""
     return max(16, 1 << (size - 1).bit_length())

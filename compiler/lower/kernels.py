@@ -12,6 +12,7 @@ from starc.compiler.ir import Value
 from starc.compiler.kernel_plan import GatedConvolution, GatedProduct
 from starc.compiler.kernel_recurrence import Recurrence
 from starc.compiler.kernel_scan import Scan
+from starc.compiler.kernel_structured import WIDEST, Structured
 from starc.compiler.lower import text
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line, MixerPlan
@@ -132,6 +133,9 @@ DECAYS = {
 
 def recurrence(o: OperatorLowering, plan: MixerPlan) -> str:
     """The name of the function of a recurrence, with kernels where there are some for it."""
+    if plan.template in STRUCTURED and plan.floor is None and plan.channels <= WIDEST:
+        if plan.logarithmic or not plan.a_channels:
+            return _structured(o, plan)
     if plan.template not in DECAYS:
         return o.functions.mixer(plan)
     function = o.functions.mixer(replace(plan, kernels=True))
@@ -149,6 +153,32 @@ def recurrence(o: OperatorLowering, plan: MixerPlan) -> str:
         v_heads=plan.v_heads,
         state_heads=max(plan.a_heads, plan.b_heads, plan.v_heads),
         floor=plan.floor,
+    )
+    o.functions.kernel(kernel)
+    return function
+
+
+STRUCTURED = ("delta_recurrence", "dplr_recurrence")
+"""Recurrences with structured transitions."""
+
+
+def _structured(o: OperatorLowering, plan: MixerPlan) -> str:
+    function = o.functions.mixer(replace(plan, kernels=True))
+    delta = plan.template == "delta_recurrence"
+    decay = (plan.a_heads,) if plan.a_channels else ()
+    keys = (plan.b_heads, plan.beta_heads)
+    if not delta:
+        keys = (plan.left_heads, plan.right_heads, plan.b_heads)
+    kernel = Structured(
+        digest=o.functions.digest,
+        function=function,
+        delta=delta,
+        decay={0: "none", 1: "scalar"}.get(plan.a_channels, "diagonal"),
+        heads=plan.heads,
+        channels=plan.channels,
+        values=plan.v_channels,
+        counts=(plan.c_heads, *decay, *keys, plan.v_heads),
+        steps_of_token=plan.steps,
     )
     o.functions.kernel(kernel)
     return function

@@ -20,6 +20,7 @@ import pytest
 from starc.compiler.kernel_plan import KernelPlan, sections
 from starc.compiler.kernel_recurrence import Recurrence
 from starc.compiler.kernel_scan import Scan
+from starc.compiler.kernel_structured import Structured
 from starc.compiler.lower.kernels import DECAYS
 from starc.compiler.plan import MixerPlan
 from starc.compiler.support import required
@@ -46,7 +47,7 @@ def text_of(plans: Sequence[KernelPlan], formatted: bool = True) -> str:
 
     Triton reads formatted ones.
     """
-    mixers = [mixer_of(plan) for plan in plans if isinstance(plan, Recurrence | Scan)]
+    mixers = [mixer_of(plan) for plan in plans if isinstance(plan, Recurrence | Scan | Structured)]
     called = dict.fromkeys(["transformed", *(name for plan in mixers for name in required(plan))])
     parts = [render(f"function/{name}.py.j2", name=name) for name in called]
     parts += [render(name, **({"kernel": plan} if plan else {})) for name, plan in sections(plans)]
@@ -55,8 +56,29 @@ def text_of(plans: Sequence[KernelPlan], formatted: bool = True) -> str:
     return black.format_str(text, mode=MODE) if formatted else text
 
 
-def mixer_of(plan: Recurrence | Scan) -> MixerPlan:
+def mixer_of(plan: Recurrence | Scan | Structured) -> MixerPlan:
     """The function that a plan of kernels belongs to."""
+    widths = {"none": 0, "scalar": 1, "diagonal": plan.channels}
+    if isinstance(plan, Structured):
+        heads = dict(zip(plan.operands, plan.counts, strict=True))
+        return MixerPlan(
+            template="delta_recurrence" if plan.delta else "dplr_recurrence",
+            name=plan.function,
+            heads=plan.heads,
+            channels=plan.channels,
+            c_heads=heads["C"],
+            b_heads=heads["B"],
+            v_heads=heads["V"],
+            v_channels=plan.values,
+            a_heads=heads.get("A", 0),
+            a_channels=widths[plan.decay],
+            beta_heads=heads.get("beta", 0),
+            left_heads=heads.get("left", 0),
+            right_heads=heads.get("right", 0),
+            steps=plan.steps_of_token,
+            chunk=16,
+            kernels=True,
+        )
     if isinstance(plan, Scan):
         sizes = {name: plan.sizes.get(name, (1, plan.channels)) for name in ("C", "A", "B", "V")}
         return MixerPlan(
@@ -75,7 +97,6 @@ def mixer_of(plan: Recurrence | Scan) -> MixerPlan:
             factored=plan.factored,
         )
     template = {decay: template for template, decay in DECAYS.items()}[plan.decay]
-    widths = {"none": 0, "scalar": 1, "diagonal": plan.channels}
     return MixerPlan(
         template=template,
         name=plan.function,

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from starc.compiler.kernel_recurrence import Recurrence
 from starc.compiler.kernel_scan import Scan
+from starc.compiler.kernel_structured import Structured
 
-Plan = Recurrence | Scan
+Plan = Recurrence | Scan | Structured
 
 BATCH = 2
 
@@ -43,8 +44,30 @@ LENGTHS = {
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
 
+def structured(plan: Structured, operands: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """(y, the state after the last token), every transition written out as a matrix."""
+    eye = torch.eye(plan.channels, dtype=torch.float64)
+    C, B, V = (operands[name] for name in ("C", "B", "V"))
+    state = operands.get("first", V.new_zeros(V.shape[0], plan.heads, plan.channels, plan.values))
+    outputs = []
+    for t in range(V.shape[1]):
+        w = torch.exp(operands["A"][:, t]).unsqueeze(-1) * eye if "A" in operands else eye
+        if plan.delta:
+            key = operands["beta"][:, t] * B[:, t]
+            transition = (eye - torch.einsum("bhn,bhm->bhnm", key, B[:, t])) @ w
+        else:
+            key = B[:, t]
+            low = torch.einsum("bhn,bhm->bhnm", operands["left"][:, t], operands["right"][:, t])
+            transition = w + low
+        state = transition @ state + torch.einsum("bhn,bhp->bhnp", key, V[:, t])
+        outputs.append(torch.einsum("bhn,bhnp->bhp", C[:, t], state))
+    return torch.stack(outputs, dim=1), state
+
+
 def reference(plan: Plan, operands: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """(y, the state after the last token) from the definition, token by token."""
+    if isinstance(plan, Structured):
+        return structured(plan, operands)
     wide = {
         name: x.repeat_interleave(plan.heads // x.shape[2], dim=2)
         for name, x in operands.items()
@@ -98,10 +121,19 @@ def inputs_of(
             found["A"] = A.copy_(-torch.exp(torch.randn(A.shape) * 1.5 - 1.5))
         else:
             found[name] = random(rows(heads, channels, dtype))
+    if isinstance(plan, Structured):
+        # Keys of length one, as models have them: transitions that let states grow help nobody.
+        for name in {"B", "left", "right"} & {*found} if plan.delta else ("left", "right"):
+            found[name].copy_(torch.nn.functional.normalize(found[name], dim=-1))
+        if plan.delta:
+            found["beta"].copy_(torch.rand(found["beta"].shape) * 1.5)
+        else:
+            found["left"].copy_(-torch.rand(found["left"].shape) * found["right"])
     if "C" in found:
         found["C"].div_(plan.channels**0.5)
     if first:
-        width = plan.state_width if isinstance(plan, Recurrence) else 1
+        width = plan.values if isinstance(plan, Structured) else 1
+        width = plan.state_width if isinstance(plan, Recurrence) else width
         shape = (BATCH, plan.heads, plan.channels, width)
         found["first"] = random(guarded(shape, torch.float32, device)[0])
     return found
@@ -136,11 +168,12 @@ def check(
     given = arguments(inputs)
     with guarded_allocation() as buffers:
         results = getattr(module, f"launch_{plan.name}")(*given)
+        floor = plan.floor if isinstance(plan, Recurrence) else None
         outside = [dy.to(device), d_last.to(device)]
         if isinstance(plan, Scan):  # keeps states
             passed = [*outside, results[2], *given]
         else:
-            passed = [*outside, *given, *(results if plan.floor is not None else ())]
+            passed = [*outside, *given, *(results if floor is not None else ())]
         gradients = getattr(module, f"launch_{plan.name}_backward")(*passed)
     found = dict(zip(names, gradients, strict=False))
     pairs = [("y", results[0], y_right)]
