@@ -218,7 +218,9 @@ class Structured(KernelPlan):
         if kernel != "step":
             constants["precision"] = "tf32x3"
         signature = {
-            name: "i32" if not name.startswith("p_") else "*fp32" if name in _WIDE else f"*{element}"
+            name: (
+                "i32" if not name.startswith("p_") else "*fp32" if name in _WIDE else f"*{element}"
+            )
             for name in self.arguments[kernel]
             if name not in constants
         }
@@ -275,13 +277,16 @@ class Structured(KernelPlan):
 
         def add(kernel: str, operation: str, flops: int, moved: int) -> None:
             least = {"forward": given + values, "backward": 2 * given + values}[operation]
-            found.append(
-                Work(f"{self.name}_{kernel}", operation, flops * count, moved, least)
-            )
+            found.append(Work(f"{self.name}_{kernel}", operation, flops * count, moved, least))
 
         for operation in ("forward", "backward"):
             for late in range(2 * matrices):
-                add("scores", operation, met, 2 * keys + a + beta + pairs * (4 // size if late == 1 else 1))
+                add(
+                    "scores",
+                    operation,
+                    met,
+                    2 * keys + a + beta + pairs * (4 // size if late == 1 else 1),
+                )
             add("solve", operation, 2 * 16 * q, pairs * (4 // size + 1))
             factors = pairs * (1 if self.delta else 3) + 2 * keys + a + kept + 2 * values
             add("factors", operation, 2 * q * (n + p) + (0 if self.delta else 2 * q * q), factors)
@@ -297,7 +302,12 @@ class Structured(KernelPlan):
         if not self.delta:
             moved = keys + states + 2 * (pairs + values) + values
             add("outputs", "backward", 2 * n * p + 4 * q * p, moved)
-        add("pairs", "backward", 4 * matrices * q * p, (2 + matrices) * values + 2 * matrices * pairs)
+        add(
+            "pairs",
+            "backward",
+            4 * matrices * q * p,
+            (2 + matrices) * values + 2 * matrices * pairs,
+        )
         own = (2 if self.delta else 4) * 2 * keys + 2 * (a + beta)
         read = (2 + matrices) * values + 2 * states + 2 * matrices * pairs
         products = 2 * n * p * (2 + columns) + 4 * matrices * met
@@ -305,7 +315,9 @@ class Structured(KernelPlan):
         once = batch * self.heads
         state = 8 * once * n * p
         vectors = size * once * ((2 if self.delta else 2 + 2 * self.steps_of_token) * n + 2 * p)
-        decays = self.steps_of_token * 4 * once * {"none": 0, "scalar": 1, "diagonal": n}[self.decay]
+        decays = (
+            self.steps_of_token * 4 * once * {"none": 0, "scalar": 1, "diagonal": n}[self.decay]
+        )
         moved = state + vectors + decays + size * once * self.delta
         flops = (6 if self.delta else 4 + 4 * self.steps_of_token) * once * n * p
         found.append(Work(f"{self.name}_step", "step", flops, moved, moved))

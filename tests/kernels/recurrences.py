@@ -50,16 +50,22 @@ def structured(plan: Structured, operands: dict[str, Tensor]) -> tuple[Tensor, T
     C, B, V = (operands[name] for name in ("C", "B", "V"))
     state = operands.get("first", V.new_zeros(V.shape[0], plan.heads, plan.channels, plan.values))
     outputs = []
+    # (batch, T, steps, heads, channels)
+    inner = {x: operands[x].unflatten(1, (-1, 1)) for x in plan.of_steps}
+    if plan.steps_of_token > 1:
+        inner = {x: operands[x] for x in plan.of_steps}
     for t in range(V.shape[1]):
-        w = torch.exp(operands["A"][:, t]).unsqueeze(-1) * eye if "A" in operands else eye
-        if plan.delta:
-            key = operands["beta"][:, t] * B[:, t]
-            transition = (eye - torch.einsum("bhn,bhm->bhnm", key, B[:, t])) @ w
-        else:
-            key = B[:, t]
-            low = torch.einsum("bhn,bhm->bhnm", operands["left"][:, t], operands["right"][:, t])
-            transition = w + low
-        state = transition @ state + torch.einsum("bhn,bhp->bhnp", key, V[:, t])
+        for step in range(plan.steps_of_token):
+            own = {name: x[:, t, step] for name, x in inner.items()}
+            w = torch.exp(own["A"]).unsqueeze(-1) * eye if "A" in own else eye
+            if plan.delta:
+                key = operands["beta"][:, t] * B[:, t]
+                transition = (eye - torch.einsum("bhn,bhm->bhnm", key, B[:, t])) @ w
+            else:
+                key = B[:, t]
+                transition = w + torch.einsum("bhn,bhm->bhnm", own["left"], own["right"])
+            state = transition @ state
+        state = state + torch.einsum("bhn,bhp->bhnp", key, V[:, t])
         outputs.append(torch.einsum("bhn,bhnp->bhp", C[:, t], state))
     return torch.stack(outputs, dim=1), state
 
@@ -111,8 +117,14 @@ def inputs_of(
         return x.copy_(values.abs() if positive else values)
 
     found = {}
+    steps = plan.steps_of_token if isinstance(plan, Structured) else 1
     for name, (heads, channels) in plan.sizes.items():
-        if name == "slope":
+        if steps > 1 and name in ("A", "left", "right"):
+            kind = torch.float32 if name == "A" else dtype
+            found[name] = rows(steps * heads, channels, kind).unflatten(2, (steps, heads))
+            values = torch.randn(found[name].shape)
+            found[name].copy_(-torch.exp(values * 1.5 - 1.5) if name == "A" else values)
+        elif name == "slope":
             found["slope"] = guarded((heads, channels), torch.float32, device)[0]
             found["slope"].copy_(torch.rand(heads, channels) + 0.5)
         elif name == "A":
