@@ -302,16 +302,11 @@ class Structured(KernelPlan):
         if not self.delta:
             moved = keys + states + 2 * (pairs + values) + values
             add("outputs", "backward", 2 * n * p + 4 * q * p, moved)
-        add(
-            "pairs",
-            "backward",
-            4 * matrices * q * p,
-            (2 + matrices) * values + 2 * matrices * pairs,
-        )
+        met_again = (2 + matrices) * values + 2 * matrices * pairs
+        add("pairs", "backward", 4 * matrices * q * p, met_again)
         own = (2 if self.delta else 4) * 2 * keys + 2 * (a + beta)
-        read = (2 + matrices) * values + 2 * states + 2 * matrices * pairs
         products = 2 * n * p * (2 + columns) + 4 * matrices * met
-        add("keys", "backward", products, own + read)
+        add("keys", "backward", products, own + met_again + 2 * states)
         once = batch * self.heads
         state = 8 * once * n * p
         vectors = size * once * ((2 if self.delta else 2 + 2 * self.steps_of_token) * n + 2 * p)

@@ -1,4 +1,4 @@
-"""The kernels of structured transitions: their Triton code against float64, and how they are called."""
+"""The kernels of structured transitions: their Triton code against float64, and calls."""
 
 from __future__ import annotations
 
