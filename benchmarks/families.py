@@ -37,6 +37,8 @@ class Family:
     cache: bool = True
     configuration: str = ""
     """The class of its configuration without "Config", where it is not `architecture`."""
+    constant: tuple[str, ...] = ()
+    """Buffers that get no noise: what they hold follows from the configuration."""
     tolerance: float = 1e-5
     """Largest difference of logits over the largest logit."""
 
@@ -243,6 +245,56 @@ FAMILIES: dict[str, Family] = {
         | {"time_step_min": 1e-7},  # its forward pass cuts steps off there, its decoding does not
         tolerance=5e-4,  # in float32 each of the two is 1e-4 from float64
     ),
+    "rwkv": Family(
+        "Rwkv",
+        {"vocab_size": VOCAB, "hidden_size": 64}
+        | {"num_hidden_layers": 2, "context_length": 128, "tie_word_embeddings": False},
+        cache=False,  # its single steps mix up the sequences of a batch
+    ),
+    "jetmoe": Family(
+        "JetMoe",
+        LLAMA
+        | LOCAL_EXPERTS
+        | {"kv_channels": 16, "head_dim": 16, "rope_parameters": ROPE, "tie_word_embeddings": True},
+    ),
+    "diffllama": Family("DiffLlama", LLAMA | {"num_key_value_heads": 4, "head_dim": 16}),
+    "apertus": Family(
+        "Apertus",
+        LLAMA | {"head_dim": 16, "rope_parameters": ROPE},
+        constant=("act_fn.beta", "act_fn.eps"),
+    ),
+    "llama4_text": Family(
+        "Llama4",
+        LLAMA
+        | {"num_hidden_layers": 4, "head_dim": 16, "num_local_experts": 4, "rope_parameters": ROPE}
+        | {"intermediate_size": 32, "attention_chunk_size": 32, "floor_scale": 16},
+        configuration="Llama4Text",
+    ),
+    "minimax": Family(
+        "MiniMax",
+        LLAMA
+        | LOCAL_EXPERTS
+        | {"head_dim": 16, "block_size": 16, "rope_parameters": ROPE}
+        | {"full_attn_alpha_factor": 0.9, "full_attn_beta_factor": 1.2, "mlp_alpha_factor": 1.1}
+        | {"linear_attn_alpha_factor": 0.8, "linear_attn_beta_factor": 1.3},
+        constant=("slope_rate", "query_decay", "key_decay", "diagonal_decay"),
+    ),
+    "longcat_flash": Family(
+        "LongcatFlash",
+        LLAMA
+        | {"num_layers": 2, "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16}
+        | {"qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10, "head_dim": 8}
+        | {"ffn_hidden_size": 96, "expert_ffn_hidden_size": 32, "n_routed_experts": 4}
+        | {"zero_expert_num": 3, "moe_topk": 3, "rope_parameters": ROPE},
+    ),
+    "kimi_linear": Family(
+        "KimiLinear",
+        LLAMA
+        | {"num_hidden_layers": 8, "num_key_value_heads": 4, "kv_lora_rank": 16, "num_experts": 8}
+        | {"qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10, "head_dim": 20}
+        | {"linear_head_dim": 12, "linear_num_heads": 4, "moe_intermediate_size": 32}
+        | {"num_experts_per_tok": 2, "layer_types": [*["linear_attention"] * 3, FULL] * 2},
+    ),
     "gpt_bigcode": Family("GPTBigCode", GPT),
     "gpt_neo": Family(
         "GPTNeo",
@@ -319,7 +371,7 @@ def published(name: str, seed: int = 0) -> Any:
     """A family's model with noise on every parameter, in evaluation mode."""
     torch.manual_seed(seed)
     model = build(FAMILIES[name])
-    shake(model)
+    shake(model, FAMILIES[name].constant)
     return model.eval()
 
 
@@ -336,9 +388,9 @@ def build(family: Family) -> Any:
     ).float()
 
 
-def shake(model: nn.Module) -> None:
-    """Noise on every parameter, and on the buffers that a checkpoint keeps."""
-    kept = set(model.state_dict())
+def shake(model: nn.Module, constant: tuple[str, ...] = ()) -> None:
+    """Noise on every parameter, and on the buffers that a checkpoint keeps, `constant` aside."""
+    kept = {name for name in model.state_dict() if not name.endswith(constant)}
     tensors = dict(model.named_parameters())
     tensors |= {name: b for name, b in model.named_buffers() if name in kept}
     with torch.no_grad():

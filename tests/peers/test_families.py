@@ -15,6 +15,7 @@ from starc.compiler.options import Options
 from starc.grammar.library import read_source
 from starc.grammar.parser import parse
 from starc.grammar.printer import format_program
+from tests.numerics.test_graphs import check
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted((ROOT / "examples" / "families").glob("*.star"))
@@ -64,3 +65,13 @@ def test_logits_are_those_of_the_published_model(name: str) -> None:
     for logits in (ours(tokens), torch.cat(pieces, dim=1)):
         difference = float((logits - expected).abs().max() / expected.abs().max())
         assert difference < families().FAMILIES[name].tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", list(families().FAMILIES))
+def test_graphs(name: str) -> None:
+    """torch.compile(fullgraph) and torch.export at the small sizes of the published model."""
+    pytest.importorskip("transformers")
+    ours, _ = families().compiled(name, families().published(name))
+    check(ours.train())
