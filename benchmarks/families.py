@@ -286,7 +286,6 @@ FAMILIES: dict[str, Family] = {
         | {"qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10, "head_dim": 8}
         | {"ffn_hidden_size": 96, "expert_ffn_hidden_size": 32, "n_routed_experts": 4}
         | {"zero_expert_num": 3, "moe_topk": 3, "rope_parameters": ROPE},
-        tolerance=5e-5,  # float32: benchmarks/results/parity.md has the distances from float64
     ),
     "kimi_linear": Family(
         "KimiLinear",
@@ -295,7 +294,7 @@ FAMILIES: dict[str, Family] = {
         | {"qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10, "head_dim": 20}
         | {"linear_head_dim": 12, "linear_num_heads": 4, "moe_intermediate_size": 32}
         | {"num_experts_per_tok": 2, "layer_types": [*["linear_attention"] * 3, FULL] * 2},
-        tolerance=5e-5,  # the same
+        tolerance=5e-5,  # float32: benchmarks/results/parity.md has the distances from float64
     ),
     "gpt_bigcode": Family("GPTBigCode", GPT),
     "gpt_neo": Family(
