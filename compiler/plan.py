@@ -90,7 +90,8 @@ class ModuleClass:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """The class Model: embedding, units, read-out. `logits` is an expression of the stream x;
+    """The class Model: embedding, units, read-out. `logits` is an expression of the stream x,
+    `loss` one of x and targets where that does without logits;
     `losses` says that units add to the loss, `longest` how many tokens its weights allow."""
 
     doc: tuple[str, ...]
@@ -99,6 +100,7 @@ class ModelPlan:
     logits: str
     width: int
     vocab: int
+    loss: str = ""
     losses: bool = False
     cache: tuple[tuple[str, str], ...] = ()
     longest: int | None = None

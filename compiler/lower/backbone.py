@@ -30,6 +30,7 @@ from starc.compiler.ir import (
 )
 from starc.compiler.lower.depth import gate_module, hyper_module
 from starc.compiler.lower.functions import Functions, is_reserved
+from starc.compiler.lower.kernels import add_norm
 from starc.compiler.lower.modules import norm_module
 from starc.compiler.lower.operator import Ambient, Lowered, OperatorLowering
 from starc.compiler.lower.residuals import FormulaLowering
@@ -111,12 +112,11 @@ class Backbone:
     # --- layers ---------------------------------------------------------------------------------
 
     def layers(self, layers: tuple[Layer, ...], scope: Scope) -> None:
-        for layer in layers:
+        read = ""
+        for layer, following in zip(layers, (*layers[1:], None), strict=True):
             match layer:
-                case Unit():
-                    self._residual(layer.name, layer.residual, layer, scope)
-                case Parallel():
-                    self._residual(layer.name, layer.residual, layer, scope)
+                case Unit() | Parallel():
+                    read = self._residual(layer.name, layer.residual, layer, scope, read, following)
                 case Repeat():
                     self._repeat(layer, scope)
                 case Loop():
@@ -124,9 +124,19 @@ class Backbone:
                     self._mark(layer, scope)
 
     def _residual(
-        self, name: str, residual: Residual, layer: Unit | Parallel, scope: Scope
-    ) -> None:
-        """The lines by which a layer meets the stream x."""
+        self,
+        name: str,
+        residual: Residual,
+        layer: Unit | Parallel,
+        scope: Scope,
+        given: str,
+        following: Layer | None,
+    ) -> str:
+        """The lines by which a layer meets the stream x.
+
+        `given` is the local with the norm that it reads, where the layer before made it with its
+        sum; what this gives is the same for the `following` layer.
+        """
         if residual.hyper:
             made = hyper_module(residual.hyper, self.model.width, self.functions)
             scope.init.append(Line(f"self.{name}_hyper = {made}"))
@@ -135,7 +145,7 @@ class Backbone:
             result = self._branch(layer, f"self.{name}_norm(read)", scope)
             scope.lines.append(Line(f"x = kept + beta.unsqueeze(-1) * {result}.unsqueeze(-2)"))
             self._mark(layer, scope)
-            return
+            return ""
         if residual.formula:
             FormulaLowering(
                 residual.formula,
@@ -146,26 +156,44 @@ class Backbone:
                 lambda read: self._branch(layer, read, scope),
             ).run()
             self._mark(layer, scope)
-            return
+            return ""
         norms = {suffix: f"self.{name}_{suffix}" for suffix, _ in residual.norms}
         for suffix, norm in residual.norms:
             made = self._norm(norm)
             scope.init.append(Line(f"self.{name}_{suffix} = {made}"))
         read = "x"
         if residual.scheme in ("pre", "sandwich"):
-            read = f"{norms['norm']}(x)"
+            read = given or f"{norms['norm']}(x)"
         result = self._branch(layer, read, scope)
-        match residual.scheme:
-            case "pre":
-                line = f"x = x + {result}"
-            case "sandwich":
-                line = f"x = x + {norms['post_norm']}({result})"
-            case "post":
-                line = f"x = {norms['norm']}(x + {result})"
-            case _:
-                line = f"x = {result}"
+        if residual.scheme == "sandwich":
+            result = f"{norms['post_norm']}({result})"
+        kernel = self._next_norm(layer, following)
+        added = ""
+        if residual.scheme in ("pre", "sandwich") and kernel and following:
+            added = "read"
+            line = f"x, {added} = {kernel}(x, {result}, self.{following.name}_norm)"
+        elif residual.scheme in ("pre", "sandwich"):
+            line = f"x = x + {result}"
+        elif residual.scheme == "post":
+            kernel = add_norm(residual.norms[0][1], self.model.width, self.functions)
+            line = f"x = {norms['norm']}(x + {result})"
+            if kernel:
+                line = f"_, x = {kernel}(x, {result}, {norms['norm']})"
+        else:
+            line = f"x = {result}"
         scope.lines.append(Line(line))
         self._mark(layer, scope)
+        return added
+
+    def _next_norm(self, layer: Unit | Parallel, following: Layer | None) -> str:
+        """The kernel that adds a layer's result to the stream and norms the sum for the following
+        layer, if that reads a norm of just this sum."""
+        if not isinstance(following, Unit | Parallel) or layer.marks:
+            return ""
+        residual = following.residual
+        if residual.hyper or residual.formula or residual.scheme not in ("pre", "sandwich"):
+            return ""
+        return add_norm(dict(residual.norms)["norm"], self.model.width, self.functions)
 
     def _mark(self, layer: Unit | Parallel | Loop, scope: Scope) -> None:
         """What is done with the stream behind a layer: kept for later units, averaged, read out."""

@@ -48,6 +48,9 @@ _KERNEL = re.compile(
     r"(body_|launch_|packed_)*((input_|output_)?gated|causal)_(product|convolution)\w*\d+\w*"
     r"|(body_|launch_|scores_)?(fused|latent)_\w*attention_\d+\w*"
     r"|(Packed)?((Input|Output)?Gated|Causal)(Product|Convolution)\w*\d+"
+    r"|(body_|launch_|shapes_|save_|gradient_|chunks_|tokens_|launch_tokens_)?cross_entropy_\d+\w*"
+    r"|(body_|launch_|shapes_|save_|gradient_)?(interleaved_)?rotary_\d+\w*"
+    r"|(body_|launch_|shapes_|save_|gradient_)?(add_)?[a-z_]*(rms|layer|l2)_norm_\d+\w*"
     r"|(body_|launch_|kernel_|written_)?(linear_attention|[a-z]+_recurrence|scan)(_\d+)?"
     r"(_(states|scores|outputs|keys|step|backward|solve|factors|pairs))?"
 )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from starc.compiler.ir import Value
+from starc.compiler.ir import Norm, Value
+from starc.compiler.kernel_norm import LEAST_WIDTH, MAX_CHANNELS, NormKernel
 from starc.compiler.kernel_plan import GatedConvolution, GatedProduct
 from starc.compiler.kernel_recurrence import Recurrence
 from starc.compiler.kernel_scan import Scan
@@ -18,6 +19,7 @@ from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line, MixerPlan
 
 if TYPE_CHECKING:
+    from starc.compiler.lower.functions import Functions
     from starc.compiler.lower.operator import OperatorLowering
 
 
@@ -55,6 +57,26 @@ def packed_reader(o: OperatorLowering, id: int) -> bool:
 def _operands(value: Value) -> tuple[int, ...]:
     """Operands that may be packed: all but the filter of a convolution."""
     return value.inputs[1:] if value.op == "gated_convolution" else value.inputs
+
+
+def add_norm(norm: Norm, width: int, functions: Functions) -> str:
+    """The function that adds to the stream and norms the sum, empty where none does."""
+    options = dict(norm.attributes)
+    weight = options.get("weight", "none")
+    if norm.op not in ("rmsnorm", "layernorm") or options.get("groups"):
+        return ""
+    if not LEAST_WIDTH <= width <= MAX_CHANNELS:
+        return ""
+    if options.get("bias") and weight == "none":
+        return ""
+    plan = NormKernel(
+        digest=functions.digest,
+        kind=norm.op.removesuffix("norm"),
+        channels=width,
+        weight="learned" if weight == "own" else weight,  # the stream has one head
+        bias=bool(options.get("bias")),
+    )
+    return functions.kernel(plan)
 
 
 def gated_product(o: OperatorLowering, value: Value) -> Text:

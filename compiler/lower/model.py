@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from starc.compiler.ir import Model, Repeat
+from starc.compiler.kernel_loss import LEAST_VOCAB, CrossEntropy
 from starc.compiler.lower.backbone import Backbone, Scope, fold_iterations
 from starc.compiler.lower.depth import depth_lines
 from starc.compiler.lower.functions import Functions
@@ -44,12 +45,27 @@ def lower_model(model: Model, functions: Functions) -> tuple[tuple[ModuleClass, 
         logits=logits,
         width=model.width,
         vocab=model.vocab,
+        loss=_loss(model, functions),
         losses="losses" in scope.needs,
         cache=tuple(scope.cache),
         causal=model.causal,
         longest=_longest(model),
     )
     return (*functions.experts, *backbone.classes), plan
+
+
+def _loss(model: Model, functions: Functions) -> str:
+    """An expression of the loss, where a kernel makes it; else empty."""
+    if model.vocab < LEAST_VOCAB:
+        return ""
+    plan = CrossEntropy(
+        digest=functions.digest,
+        width=model.width,
+        vocab=model.vocab,
+        scale=float(model.head.scale),
+        softcap=model.head.softcap and float(model.head.softcap),
+    )
+    return f"{functions.kernel(plan)}(x, self.head, targets, ignore_index)"
 
 
 def _dtype(model: Model) -> list[Line]:

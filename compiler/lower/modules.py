@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from starc.compiler.ir import Attributes, Value
 from starc.compiler.lower import text
 from starc.compiler.lower.functions import Functions
+from starc.compiler.lower.rotary import Rotation
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line
 from starc.compiler.types import Constant, Feature
@@ -219,7 +220,11 @@ def _rope(o: OperatorLowering, value: Value) -> Text:
     rest = 0 if dims == type_.channels else dims
     rotate = o.functions.function("rotate", dims=rest, pairs=value.attribute("pairs"))
     last = f"(table[-{o.reference}.shape[1] :] for table in {name})" if whole else name
-    return o.own_layout(text.call(rotate, o.tokens(value.inputs[0]), f"*{last}"), value.type)
+    operand = o.tokens(value.inputs[0])
+    turned = text.call(rotate, operand, f"*{last}")
+    sizes = type_.heads, type_.channels, dims, value.attribute("pairs")
+    o.rotations[turned.code] = Rotation(operand.code, name, rotate, *sizes)
+    return o.own_layout(turned, value.type)
 
 
 def _of_the_token(o: OperatorLowering, value: Value) -> Text:

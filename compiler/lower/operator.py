@@ -20,6 +20,7 @@ from starc.compiler.ir import Operator, Parameter, Value
 from starc.compiler.lower import attention, dense, kernels, maps, mixers, modules, routing, text
 from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.past import Past
+from starc.compiler.lower.rotary import Rotation, call_kernels
 from starc.compiler.lower.text import Text
 from starc.compiler.naming import identifier
 from starc.compiler.plan import Line, ModuleClass
@@ -95,6 +96,8 @@ class OperatorLowering:
                 self._readers.setdefault(i, []).append(id)
         self._locals: dict[str, str] = {}
         self._taken: set[str] = {"e", "index"}  # arguments of forward
+        self.rotations: dict[str, Rotation] = {}
+        """Rotary encodings by their text."""
         self.past = Past(self, profile, layout)
         self.in_past: Text | None = None
         """While a value is lowered for all tokens that are kept: one of its operands."""
@@ -131,7 +134,7 @@ class OperatorLowering:
             self._doc(),
             tuple(self.init),
             tuple(arguments),
-            tuple(self.lines),
+            tuple(call_kernels(self.lines, self.rotations, self.functions)),
             ", ".join(returned),
             result,
             base="Unit",
