@@ -12,7 +12,7 @@ from typing import ClassVar
 from starc.compiler.kernel_plan import SMALL_SHARED, KernelPlan, Launch, Tile, Work
 from starc.grammar.errors import InternalError
 
-MAX_CHANNELS = 16384
+MAX_CHANNELS = 8192
 """Most channels of a row that one program holds in registers, in its backward pass too."""
 
 LEAST_WIDTH = 256
@@ -127,7 +127,9 @@ class NormKernel(KernelPlan):
         each = min(tiles, self.programs) * self.heads * self.channels
         shares = 4 * len(self.weights) * each
         return (
-            Work(f"{self.name}_forward", "forward", 6 * elements, *(forward * elements * size,) * 2),
+            Work(
+                f"{self.name}_forward", "forward", 6 * elements, *(forward * elements * size,) * 2
+            ),
             Work(
                 f"{self.name}_backward",
                 "backward",

@@ -62,7 +62,7 @@ def _operands(value: Value) -> tuple[int, ...]:
 def add_norm(norm: Norm, width: int, functions: Functions) -> str:
     """The function that adds to the stream and norms the sum, empty where none does."""
     options = dict(norm.attributes)
-    weight = options.get("weight", "none")
+    weight = str(options.get("weight", "none"))
     if norm.op not in ("rmsnorm", "layernorm") or options.get("groups"):
         return ""
     if not LEAST_WIDTH <= width <= MAX_CHANNELS:

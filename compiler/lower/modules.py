@@ -222,9 +222,11 @@ def _rope(o: OperatorLowering, value: Value) -> Text:
     last = f"(table[-{o.reference}.shape[1] :] for table in {name})" if whole else name
     operand = o.tokens(value.inputs[0])
     turned = text.call(rotate, operand, f"*{last}")
+    result = o.own_layout(turned, value.type)
     sizes = type_.heads, type_.channels, dims, value.attribute("pairs")
-    o.rotations[turned.code] = Rotation(operand.code, name, rotate, *sizes)
-    return o.own_layout(turned, value.type)
+    rest = result.code.removeprefix(turned.code)
+    o.rotations[result.code] = Rotation(operand.code, name, rotate, *sizes, rest)
+    return result
 
 
 def _of_the_token(o: OperatorLowering, value: Value) -> Text:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starc.compiler.kernel_norm import LEAST_WIDTH
 from starc.compiler.kernel_rotary import Rotary
@@ -26,6 +26,8 @@ class Rotation:
     channels: int
     dims: int
     pairs: str
+    rest: str
+    """What follows the call."""
 
 
 def call_kernels(
@@ -35,51 +37,53 @@ def call_kernels(
 
     `rotations` are known by their text. Those inside of longer expressions stay as they are.
     """
-    done: list[Line] = []
-    last: tuple[str, Rotation] | None = None
+    found: list[list[tuple[Line, str, Rotation]] | Line] = []
     for line in lines:
         name, _, call = line.text.partition(" = ")
         own = rotations.get(call)
-        if own is None or not name.isidentifier() or own.heads * own.channels < LEAST_WIDTH:
-            done.append(line)
-            last = None
-            continue
-        if last and _meet(*last, own):
-            first, before = last
-            kernel = _kernel(functions, before, own)
-            text = f"{first}, {name} = {kernel}({before.operand}, {own.operand}, *{own.table})"
-            done[-1] = Line(text, _both(done[-1].comment, line.comment, text))
-            last = None
-            continue
-        done.append(Line(f"{name} = {_kernel(functions, own)}({own.operand}, *{own.table})"))
-        done[-1] = Line(done[-1].text, line.comment)
-        last = name, own
+        if own is None or not name.isidentifier():
+            found.append(line)
+        elif found and isinstance(found[-1], list) and _meet(found[-1], own):
+            found[-1].append((line, name, own))
+        else:
+            found.append([(line, name, own)])
+    done = []
+    for part in found:
+        done += [part] if isinstance(part, Line) else _statements(part, functions)
     return done
 
 
-def _meet(name: str, first: Rotation, second: Rotation) -> bool:
-    """Whether both are turned alike, and the second does not read what the first gives."""
-    alike = all(
-        getattr(first, field) == getattr(second, field)
-        for field in ("table", "function", "channels", "dims", "pairs")
-    )
-    return alike and not re.search(rf"\b{name}\b", second.operand)
-
-
-def _kernel(functions: Functions, own: Rotation, other: Rotation | None = None) -> str:
+def _statements(together: Sequence[tuple[Line, str, Rotation]], functions: Functions) -> list[Line]:
+    """One rotation, or two by one table."""
+    plans = [own for _, _, own in together]
+    first = plans[0]
+    if sum(own.heads * own.channels for own in plans) < LEAST_WIDTH:
+        return [line for line, _, _ in together]
     plan = Rotary(
         digest=functions.digest,
-        function=own.function,
-        heads=own.heads,
-        others=other.heads if other else 0,
-        channels=own.channels,
-        dims=own.dims,
-        pairs=own.pairs,
+        function=first.function,
+        heads=first.heads,
+        others=plans[1].heads if len(plans) > 1 else 0,
+        channels=first.channels,
+        dims=first.dims,
+        pairs=first.pairs,
     )
-    return functions.kernel(plan)
+    names = ", ".join(name for _, name, _ in together)
+    operands = ", ".join(own.operand for own in plans)
+    text = f"{names} = {functions.kernel(plan)}({operands}, *{first.table})"
+    if len(plans) == 1:
+        return [Line(f"{text}{first.rest}", together[0][0].comment)]
+    comments = ", ".join(dict.fromkeys(line.comment for line, _, _ in together))
+    rest = [Line(f"{name} = {name}{own.rest}") for _, name, own in together if own.rest]
+    return [Line(text, "" if rest or len(text) + len(comments) > 86 else comments), *rest]
 
 
-def _both(first: str, second: str, text: str) -> str:
-    """The shapes of both, where they fit behind the statement."""
-    shapes = first if first == second else f"{first}, {second}"
-    return shapes if first and second and len(text) + len(shapes) < 86 else ""
+def _meet(before: Sequence[tuple[Line, str, Rotation]], own: Rotation) -> bool:
+    """Whether a rotation is like the one before it, and does not read what that gives."""
+    if len(before) > 1:
+        return False
+    _, name, first = before[0]
+    alike = replace(own, operand="", heads=1, rest="") == replace(
+        first, operand="", heads=1, rest=""
+    )
+    return alike and not re.search(rf"\b{name}\b", own.operand)

@@ -19,10 +19,11 @@ import pytest
 
 from starc.compiler.kernel_plan import KernelPlan, sections
 from starc.compiler.kernel_recurrence import Recurrence
+from starc.compiler.kernel_rotary import Rotary
 from starc.compiler.kernel_scan import Scan
 from starc.compiler.kernel_structured import Structured
 from starc.compiler.lower.kernels import DECAYS
-from starc.compiler.plan import MixerPlan
+from starc.compiler.plan import FunctionPlan, MixerPlan
 from starc.compiler.support import required
 from starc.templates import render
 
@@ -48,10 +49,14 @@ def text_of(plans: Sequence[KernelPlan], formatted: bool = True) -> str:
     Triton reads formatted ones.
     """
     mixers = [mixer_of(plan) for plan in plans if isinstance(plan, Recurrence | Scan | Structured)]
-    called = dict.fromkeys(["transformed", *(name for plan in mixers for name in required(plan))])
+    turns = [rotation_of(plan) for plan in plans if isinstance(plan, Rotary)]
+    called = dict.fromkeys(
+        ["transformed", *(name for plan in (*mixers, *turns) for name in required(plan))]
+    )
     parts = [render(f"function/{name}.py.j2", name=name) for name in called]
     parts += [render(name, **({"kernel": plan} if plan else {})) for name, plan in sections(plans)]
     parts += [render(f"mixer/{plan.template}.py.j2", **asdict(plan)) for plan in mixers]
+    parts += [render("function/rotate.py.j2", name=x.name, **dict(x.values)) for x in turns]
     text = HEADER + "\n\n".join(parts)
     return black.format_str(text, mode=MODE) if formatted else text
 
@@ -111,6 +116,12 @@ def mixer_of(plan: Recurrence | Scan | Structured) -> MixerPlan:
         floor=plan.floor,
         kernels=True,
     )
+
+
+def rotation_of(plan: Rotary) -> FunctionPlan:
+    """The function that a plan of a rotary encoding belongs to."""
+    dims = plan.dims if plan.rest else 0
+    return FunctionPlan("function/rotate", plan.function, (("dims", dims), ("pairs", plan.pairs)))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from starc.compiler.kernel_loss import CrossEntropy
 from starc.compiler.options import Options
 from starc.grammar.errors import InternalError
 from starc.grammar.source import Source
+from starc.kernel_check import load as load_file
 
 DIGEST = "00112233445566778899"
 
@@ -166,13 +168,14 @@ model m {{
 
 
 @pytest.mark.parametrize(("vocab", "chunks"), [(64, False), (4096, True)])
-def test_models_with_many_entries_do_without_logits(vocab: int, chunks: bool) -> None:
+def test_models_with_many_entries_do_without_logits(
+    tmp_path: Path, vocab: int, chunks: bool
+) -> None:
     text = MODEL.format(vocab=vocab)
     made = compile_program(Source("m.star", text), Options()).text
-    scope: dict[str, Any] = {"__name__": "m"}
-    exec(compile(made, "m", "exec"), scope)
-    assert (f"cross_entropy_{vocab}" in scope) == chunks
-    model, tokens = scope["Model"](), torch.randint(vocab, (2, 9))
+    module = load_file(made, tmp_path)
+    assert hasattr(module, f"cross_entropy_{vocab}") == chunks
+    model, tokens = module.Model(), torch.randint(vocab, (2, 9))
     logits, targets = model(tokens[:, :-1]), tokens[:, 1:]
     right = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
     torch.testing.assert_close(model.loss(tokens[:, :-1], targets), right)

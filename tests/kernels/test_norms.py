@@ -113,7 +113,7 @@ def test_fake_tensors_go_through_the_operator(load: Callable[..., ModuleType]) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"channels": 20000}, "1 to 16384 channels"),
+        ({"channels": 20000}, "1 to 8192 channels"),
         ({"kind": "max"}, "no kernel knows"),
         ({"weight": "tanh"}, "no kernel knows"),
         ({"heads": 2}, "the stream has no heads"),
