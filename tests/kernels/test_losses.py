@@ -45,7 +45,7 @@ def interpreted(run_script: Callable[..., Any], plans: list[CrossEntropy], *rest
 
 
 def test_a_few_losses_agree_with_float64(run_script: Callable[..., Any]) -> None:
-    assert interpreted(run_script, FEW, "6,9", "float32,bfloat16", FEW[1].name) == []
+    assert interpreted(run_script, FEW, "6,9", "float32,bfloat16", "") == []
 
 
 @pytest.mark.kernels
