@@ -17,6 +17,7 @@ from starc.compiler.kernel_structured import WIDEST, Structured
 from starc.compiler.lower import text
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line, MixerPlan
+from starc.compiler.types import Constant, Feature
 
 if TYPE_CHECKING:
     from starc.compiler.lower.functions import Functions
@@ -75,6 +76,28 @@ def add_norm(norm: Norm, width: int, functions: Functions) -> str:
         channels=width,
         weight="learned" if weight == "own" else weight,  # the stream has one head
         bias=bool(options.get("bias")),
+    )
+    return functions.kernel(plan)
+
+
+def head_norm(value: Value, type_: Feature | Constant, functions: Functions) -> str:
+    """The function that norms every head of a feature, empty where none does."""
+    options = dict(value.attributes)
+    width = type_.heads * type_.channels
+    if type_.heads == 1 or not LEAST_WIDTH <= width or type_.channels > MAX_CHANNELS:
+        return ""
+    if not isinstance(type_, Feature) or options.get("groups") or value.op == "groupnorm":
+        return ""
+    if value.op != "l2norm" and not value.parameters:
+        return ""
+    plan = NormKernel(
+        digest=functions.digest,
+        kind=value.op.removesuffix("norm"),
+        channels=type_.channels,
+        weight="none" if value.op == "l2norm" else str(options["weight"]),
+        bias=bool(options.get("bias")),
+        heads=type_.heads,
+        residual=False,
     )
     return functions.kernel(plan)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starc.compiler.ir import Attributes, Value
-from starc.compiler.lower import text
+from starc.compiler.lower import kernels, text
 from starc.compiler.lower.functions import Functions
 from starc.compiler.lower.rotary import Rotation
 from starc.compiler.lower.text import Text
@@ -178,6 +178,9 @@ def norm_module(
 
 def _norm(o: OperatorLowering, value: Value) -> Text:
     own, type_ = o.texts[value.inputs[0]], o.type(value.inputs[0])
+    kernel = kernels.head_norm(value, type_, o.functions)
+    if value.op == "l2norm" and kernel:
+        return text.call(kernel, own, text.number(value.attribute("eps")))
     if value.op == "l2norm":
         name = o.functions.function("l2norm")
         return text.call(name, own, f"eps={text.number(value.attribute('eps'))}")
@@ -191,6 +194,8 @@ def _norm(o: OperatorLowering, value: Value) -> Text:
         name = o.fresh(value.name or "groupnorm")
     made = norm_module(value.op, type_.heads, type_.channels, value.attributes, o.functions)
     o.init.append(Line(f"self.{name} = {made}"))
+    if kernel:
+        return text.call(kernel, own, f"self.{name}")
     return text.call(f"self.{name}", own)
 
 

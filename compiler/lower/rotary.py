@@ -14,6 +14,9 @@ from starc.compiler.kernel_rotary import Rotary
 from starc.compiler.lower.functions import Functions
 from starc.compiler.plan import Line
 
+LINE_ROOM = 86
+"""Characters that a statement and its comment may take together."""
+
 
 @dataclass(frozen=True)
 class Rotation:
@@ -39,7 +42,7 @@ def call_kernels(
     """
     found: list[list[tuple[Line, str, Rotation]] | Line] = []
     for line in lines:
-        name, _, call = line.text.partition(" = ")
+        name, _, call = line.text.rpartition("\n")[2].partition(" = ")  # below a comment, if any
         own = rotations.get(call)
         if own is None or not name.isidentifier():
             found.append(line)
@@ -72,10 +75,11 @@ def _statements(together: Sequence[tuple[Line, str, Rotation]], functions: Funct
     operands = ", ".join(own.operand for own in plans)
     text = f"{names} = {functions.kernel(plan)}({operands}, *{first.table})"
     if len(plans) == 1:
-        return [Line(f"{text}{first.rest}", together[0][0].comment)]
+        above, lines, _ = together[0][0].text.rpartition("\n")
+        return [Line(f"{above}{lines}{text}{first.rest}", together[0][0].comment)]
     comments = ", ".join(dict.fromkeys(line.comment for line, _, _ in together))
     rest = [Line(f"{name} = {name}{own.rest}") for _, name, own in together if own.rest]
-    return [Line(text, "" if rest or len(text) + len(comments) > 86 else comments), *rest]
+    return [Line(text, "" if rest or len(text) + len(comments) > LINE_ROOM else comments), *rest]
 
 
 def _meet(before: Sequence[tuple[Line, str, Rotation]], own: Rotation) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from starc.compiler.driver import compile_program
 from starc.compiler.kernel_norm import NormKernel
+from starc.compiler.options import Options
 from starc.grammar.errors import InternalError
+from starc.grammar.source import Source
+from starc.kernel_check import load as load_file
 
 DIGEST = "00112233445566778899"
 
@@ -101,7 +106,7 @@ def test_a_norm_without_a_gpu_is_the_module(load: Callable[..., ModuleType]) -> 
 def test_fake_tensors_go_through_the_operator(load: Callable[..., ModuleType]) -> None:
     own = plan("rms", 64, digest="a77e0717")
     module = load([own])
-    with FakeTensorMode():
+    with FakeTensorMode(), torch.no_grad():  # autograd wants a CUDA that is there
         x = torch.empty(2, 3, 64, device="cuda")
         more = torch.empty(2, 3, 64, device="cuda", dtype=torch.bfloat16)
         norm = torch.nn.RMSNorm(64, eps=1e-6, device="cuda")
@@ -130,3 +135,44 @@ def test_bytes_are_the_least() -> None:
     for own in (plan("rms", 512), plan("rms", 64, heads=8, residual=False)):
         for work in own.work(1, 4096, 2):
             assert work.moved <= 1.15 * work.least
+
+
+HEADS = """
+operator normed() {
+    C = x |> dense(width) |> heads(4) |> rmsnorm
+    B = x |> dense(width) |> heads(4) |> l2norm
+    y = C * B |> merge
+}
+model m {
+    vocab = 8  width = 256  context = 8  residual = RESIDUAL
+    backbone { normed() normed() }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("residual", "calls"),
+    [
+        ("pre(rmsnorm)", ["x, read = add_rms_norm_256(x, ", "self.normed2_norm)"]),
+        ("sandwich(layernorm)", ["x, read = add_biased_layer_norm_256("]),
+        ("post(layernorm)", ["_, x = add_biased_layer_norm_256(", "self.normed1_norm)"]),
+    ],
+)
+def test_models_call_them(tmp_path: Path, residual: str, calls: list[str]) -> None:
+    """And give what their definition does."""
+    text = HEADS.replace("RESIDUAL", residual)
+    made = compile_program(Source("m.star", text), Options()).text
+    for call in [*calls, "rms_norm_4x64(", "plain_l2_norm_4x64("]:
+        assert call in made, made
+    model, tokens = load_file(made, tmp_path).Model(), torch.tensor([[3, 1, 4]])
+    x = model.embedding(tokens)
+    for i in "12":
+        unit, norm = getattr(model, f"normed{i}"), getattr(model, f"normed{i}_norm")
+        if residual.startswith("post"):
+            x = norm(x + unit(x))
+        elif residual.startswith("sandwich"):
+            x = x + getattr(model, f"normed{i}_post_norm")(unit(norm(x)))
+        else:
+            x = x + unit(norm(x))
+    x = model.final_norm(x) if hasattr(model, "final_norm") else x
+    torch.testing.assert_close(model(tokens), model.head(x))
