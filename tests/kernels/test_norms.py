@@ -153,9 +153,9 @@ model m {
 @pytest.mark.parametrize(
     ("residual", "calls"),
     [
-        ("pre(rmsnorm)", ["x, read = add_rms_norm_256(x, ", "self.normed2_norm)"]),
+        ("pre(rmsnorm)", ["x, read = add_rms_norm_256(x, ", "self.normed_2_norm"]),
         ("sandwich(layernorm)", ["x, read = add_biased_layer_norm_256("]),
-        ("post(layernorm)", ["_, x = add_biased_layer_norm_256(", "self.normed1_norm)"]),
+        ("post(layernorm)", ["_, x = add_biased_layer_norm_256(", "self.normed_norm"]),
     ],
 )
 def test_models_call_them(tmp_path: Path, residual: str, calls: list[str]) -> None:
@@ -166,12 +166,12 @@ def test_models_call_them(tmp_path: Path, residual: str, calls: list[str]) -> No
         assert call in made, made
     model, tokens = load_file(made, tmp_path).Model(), torch.tensor([[3, 1, 4]])
     x = model.embedding(tokens)
-    for i in "12":
-        unit, norm = getattr(model, f"normed{i}"), getattr(model, f"normed{i}_norm")
+    for name in ("normed", "normed_2"):
+        unit, norm = getattr(model, name), getattr(model, f"{name}_norm")
         if residual.startswith("post"):
             x = norm(x + unit(x))
         elif residual.startswith("sandwich"):
-            x = x + getattr(model, f"normed{i}_post_norm")(unit(norm(x)))
+            x = x + getattr(model, f"{name}_post_norm")(unit(norm(x)))
         else:
             x = x + unit(norm(x))
     x = model.final_norm(x) if hasattr(model, "final_norm") else x
