@@ -1,21 +1,24 @@
 """Backbones under construction: units whose outputs are not chosen yet, and the labels in scope.
 
 Units are drafts until the whole backbone is known, because a later unit may still ask an earlier
-one for a feature. `freeze` then makes the IR of them.
+one for a feature. `Drafted.frozen` then makes the IR of them.
 
 Owns: drafts, scopes of labels, freezing. Refuses: the text of the program (resolve.py, sharing.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from starc.compiler.builder import prune
+from starc.compiler.depth import along_depth
 from starc.compiler.init import Init, initialised
 from starc.compiler.ir import (
     FeatureRef,
     Layer,
     Loop,
+    Model,
     Operator,
     Parallel,
     Repeat,
@@ -24,11 +27,14 @@ from starc.compiler.ir import (
 )
 from starc.compiler.memo import Body, Memo
 from starc.compiler.naming import Names
+from starc.compiler.settings import Settings
 from starc.grammar import nodes
 from starc.grammar.source import Span
 
+Labelled = nodes.Unit | nodes.Parallel
 
-@dataclass
+
+@dataclass(slots=True)
 class Draft:
     """A unit. `exports` are the features that later units asked for."""
 
@@ -39,9 +45,15 @@ class Draft:
     residual: Residual
     inputs: tuple[tuple[str, FeatureRef], ...]
     shares: list[tuple[tuple[str, ...], Draft]]
-    labelled: bool
-    span: Span
+    unit: nodes.Unit
     exports: list[str] = field(default_factory=list)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The exports in the order of the operator."""
+        if len(self.exports) < 2:
+            return tuple(self.exports)
+        return tuple(name for name in self.body.bindings if name in self.exports)
 
 
 @dataclass
@@ -79,16 +91,15 @@ class Scope:
     """What a place of the backbone sees.
 
     `labels` are the units of the enclosing bodies and of this one so far, `streams` the paths of
-    these and of labelled parallels, behind which the stream may be read, `places` where every
-    label so far stands (those of parallels and failed units, too), `later` those still to come.
+    these and of labelled parallels, behind which the stream may be read, `places` the layers of
+    every label so far (parallels and failed units, too); `bodies` hold those still to come.
     """
 
     labels: dict[str, Draft]
     streams: dict[str, str]
-    places: dict[str, Span]
-    parallels: set[str]
+    places: dict[str, Labelled]
     failed: set[str]
-    later: dict[str, Span]
+    bodies: tuple[tuple[nodes.Layer, ...], ...]
     names: Names
     path: str
 
@@ -98,12 +109,18 @@ class Scope:
             dict(self.labels),
             dict(self.streams),
             dict(self.places),
-            set(self.parallels),
             set(self.failed),
-            {**self.later, **labels_of(body)},
+            (*self.bodies, body),
             Names(),
             path,
         )
+
+    def labels_in_bodies(self) -> dict[str, Span]:
+        """Where the labels of the enclosing bodies and of this one stand."""
+        found: dict[str, Span] = {}
+        for body in self.bodies:
+            found |= labels_of(body)
+        return found
 
 
 def labels_of(body: tuple[nodes.Layer, ...]) -> dict[str, Span]:
@@ -118,7 +135,7 @@ def labels_of(body: tuple[nodes.Layer, ...]) -> dict[str, Span]:
     return found
 
 
-def label_span(layer: nodes.Unit | nodes.Parallel) -> Span:
+def label_span(layer: Labelled) -> Span:
     """Where the label of a layer stands: a labelled layer begins with it."""
     start = layer.span.start
     return Span(layer.span.source, start, start + len(layer.label or ""))
@@ -136,14 +153,63 @@ def has_units(layer: DraftLayer) -> bool:
     return True
 
 
-def freeze(
-    drafts: list[DraftLayer], depth: int, memo: Memo, init: Init
-) -> tuple[tuple[Layer, ...], tuple[Operator, ...]]:
-    """The layers of the IR and the operators that they use, in order of first use.
+@dataclass(frozen=True)
+class Drafted:
+    """A model whose units are known, and with them what they ask of each other.
 
-    `depth` is how often a token passes a unit: the number of units, those of a loop each time.
+    `passed` is how often a token passes a unit: the number of units, those of a loop each time.
     """
-    return _Freezer(memo, depth, init).freeze(drafts)
+
+    model: nodes.Model
+    settings: Settings
+    layers: list[DraftLayer]
+    passed: int
+    memo: Memo
+
+    def units(self) -> Iterator[Draft]:
+        """All units in order of execution, as in `ir.units`."""
+        return _units(self.layers)
+
+    def plain(self, draft: Draft) -> Operator:
+        """The operator of a unit as it is in every model."""
+        return plain_operator(draft.body, draft.asked, self.memo)
+
+    def frozen(self) -> Model:
+        """The IR; raises StarError where what looks along depth does not fit the layers."""
+        settings = self.settings
+        layers, operators = _Freezer(self.memo, self.passed, settings.init).freeze(self.layers)
+        layers, average, readout = along_depth(layers, settings)
+        return Model(
+            self.model.name,
+            settings.vocab,
+            settings.width,
+            settings.context,
+            operators,
+            layers,
+            settings.embedding,
+            settings.position,
+            replace(settings.head, std=settings.init.readout(settings.width)),
+            settings.final_norm,
+            self.model.doc,
+            average,
+            readout,
+            settings.dtype,
+            settings.causal,
+        )
+
+
+def _units(layers: list[DraftLayer]) -> Iterator[Draft]:
+    for layer in layers:
+        match layer:
+            case Draft():
+                yield layer
+            case DraftRepeat():
+                for body in layer.bodies:
+                    yield from _units(body)
+            case DraftLoop():
+                yield from _units(layer.body)
+            case DraftParallel():
+                yield from _units(layer.branches)
 
 
 class _Freezer:
@@ -188,50 +254,48 @@ class _Freezer:
             inputs,
             tuple((weights, source.path) for weights, source in draft.shares),
             (),
-            draft.labelled,
-            span=draft.span,
+            draft.unit.label is not None,
+            span=draft.unit.span,
         )
 
     def _operator(self, draft: Draft) -> Operator:
-        body = draft.body
-        exports: tuple[str, ...] = ()
-        if draft.exports:
-            exports = tuple(e for e in body.bindings if e in draft.exports)
-        key = (id(body), exports)
+        exports = draft.asked
+        key = (id(draft.body), exports)
         if key not in self.operators:
-            name = self.names.take(body.node.name)
-            self.operators[key] = self._operator_of(body, exports, name)
+            name = self.names.take(draft.body.node.name)
+            self.operators[key] = self._operator_of(draft.body, exports, name)
         return self.operators[key]
 
     def _operator_of(self, body: Body, exports: tuple[str, ...], name: str) -> Operator:
         made = (exports, name, self.depth, self.init)
         known = self.memo.operator(body, made)
         if known is None:
-            plain = self._plain(body, exports)
+            plain = plain_operator(body, exports, self.memo)
             known = replace(initialised(plain, self.init, self.depth), name=name)
             self.memo.keep_operator(body, made, known)
         return known
 
-    def _plain(self, body: Body, exports: tuple[str, ...]) -> Operator:
-        """The operator as it is in every model. Those that are made of it share its values."""
-        plain = self.memo.operator(body, (exports,))
-        if plain is None:
-            outputs = [(n, body.bindings[n]) for n in ("y", *exports)]
-            kept, renumbered, parameters = prune(body.values, outputs, body.parameters)
-            node = body.node
-            plain = Operator(
-                "",
-                node.name,
-                body.arguments,
-                kept,
-                renumbered,
-                parameters,
-                node.doc,
-                node.span,
-                body.inner,
-            )
-            self.memo.keep_operator(body, (exports,), plain)
-        return plain
+
+def plain_operator(body: Body, exports: tuple[str, ...], memo: Memo) -> Operator:
+    """An operator as it is in every model; those that are made of it share its values."""
+    plain = memo.operator(body, exports)
+    if plain is None:
+        outputs = [(n, body.bindings[n]) for n in ("y", *exports)]
+        values, renumbered, parameters = prune(body.values, outputs, body.parameters)
+        node = body.node
+        plain = Operator(
+            "",
+            node.name,
+            body.arguments,
+            values,
+            renumbered,
+            parameters,
+            node.doc,
+            node.span,
+            body.inner,
+        )
+        memo.keep_operator(body, exports, plain)
+    return plain
 
 
 def own_weights(body: Body, name: str) -> set[str]:

@@ -33,11 +33,11 @@ class Init:
 
 def initialised(operator: Operator, init: Init, depth: int) -> Operator:
     """The operator in a model of that rule and depth."""
-    spread = _spread(operator, init)
-    return calmed(spread, depth) if init.calm else spread
+    wide = spread(operator, init)
+    return calmed(wide, depth) if init.calm else wide
 
 
-def _spread(operator: Operator, init: Init) -> Operator:
+def spread(operator: Operator, init: Init) -> Operator:
     """The operator with the initial deviations that the model asks for."""
     if init.std is None and init.gain == 1:
         return operator
@@ -54,7 +54,7 @@ def _spread(operator: Operator, init: Init) -> Operator:
     parameters = tuple(
         replace(p, init=deviation(p)) if p.name in names else p for p in operator.parameters
     )
-    inner = tuple(_spread(expert, init) for expert in operator.inner)
+    inner = tuple(spread(expert, init) for expert in operator.inner)
     return replace(operator, parameters=parameters, inner=inner)
 
 

@@ -23,7 +23,7 @@ from starc.compiler.memo import Body
 from starc.compiler.numbers import Numeric
 from starc.compiler.results import Opened, Poison, Poisoned, Ref, Result
 from starc.compiler.sharing import Features, Taken
-from starc.compiler.types import Constant, Feature, Problem, describe
+from starc.compiler.types import Constant, Feature, Problem, Type, describe
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.source import Span
@@ -44,6 +44,38 @@ def instantiate(request: Request, around: Surroundings) -> Body:
     Raises StarError with every fault of the body, or Poisoned when they are known already.
     """
     return Instance(request.node, around, request.features).resolve(request.arguments)
+
+
+def with_features(body: Body, features: Features) -> Body | None:
+    """What the operator of a body is when it takes these features in place of bindings: equal to
+    `instantiate`, but that nothing is resolved again. None where that does not follow from the body
+    alone."""
+    replaced: dict[int, str] = {}
+    for name, feature in features.items():
+        id = body.bindings.get(name, 0)
+        value = body.values[id]
+        if not id or value.name != name or value.type != feature.type or name == "y":
+            return None
+        replaced[id] = name
+    shared = len(set(body.bindings.values())) < len(body.bindings)
+    if not body.flat or shared or any(value.op == "transposed" for value in body.values):
+        return None
+    builder, new = Builder(), list[int]()
+    for id, value in enumerate(body.values):
+        made = builder.keep(value, tuple(new[i] for i in value.inputs), ())
+        if id in replaced:  # the binding's own value stays, and nothing reads it
+            builder.values[made] = replace(builder.values[made], name="")
+            made = _input(builder, body.node, replaced[id], value.type)
+        new.append(made)
+    bindings = {name: new[id] for name, id in body.bindings.items()}
+    return replace(body, values=tuple(builder.values), bindings=bindings)
+
+
+def _input(builder: Builder, node: nodes.Operator, name: str, type_: Type) -> int:
+    """A feature that comes from another unit."""
+    assert isinstance(type_, Feature)
+    attributes = {"name": name, "heads": type_.heads, "channels": type_.channels}
+    return builder.emit("input", (), attributes, node.span, name)
 
 
 class Instance:
@@ -97,6 +129,7 @@ class Instance:
             frozenset(self.uses | self.expressions.read),
             tuple(self.calls.items()),
             tuple(self.builder.inner),
+            not self.expressions.opened and not self.builder.inner,
         )
 
     def _body(self, x: int) -> dict[str, int]:
@@ -320,10 +353,7 @@ class Instance:
         return None
 
     def _input(self, name: str) -> Ref:
-        type_ = self.features[name].type
-        assert isinstance(type_, Feature)
-        attributes = {"name": name, "heads": type_.heads, "channels": type_.channels}
-        return Ref(self.builder.emit("input", (), attributes, self.node.span, name))
+        return Ref(_input(self.builder, self.node, name, self.features[name].type))
 
     def _bind(self, binding: nodes.Binding, bindings: dict[str, int]) -> None:
         names, name = self.expressions.names, binding.name

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from textwrap import wrap
 
-from starc.compiler.ir import Attribute, Operator, Parameter, Value
+from starc.compiler.ir import Attribute, Operator, Parameter, Residual, Value
 from starc.compiler.numbers import Numeric
 from starc.compiler.settings import Settings
 from starc.grammar import nodes
@@ -24,7 +24,8 @@ from starc.grammar import nodes
 class Body:
     """A resolved operator before its outputs are chosen.
 
-    `uses` are the names that it read, `calls` the operators of the program that it called.
+    `uses` are the names that it read, `calls` the operators of the program that it called, `flat`
+    says that it called none at all.
     """
 
     node: nodes.Operator
@@ -35,6 +36,7 @@ class Body:
     uses: frozenset[str]
     calls: tuple[tuple[str, nodes.Operator], ...] = ()
     inner: tuple[Operator, ...] = ()
+    flat: bool = False
 
     @cached_property
     def weights(self) -> dict[tuple[str, ...], tuple[str, ...]]:
@@ -45,29 +47,47 @@ class Body:
 Key = tuple[object, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class KnownUnit:
+    """What a unit was resolved to, with labels in the place of other layers.
+
+    `inputs` are (name here, label, name there), `shares` (weights, label); `kept` is what the key
+    says by identity.
+    """
+
+    node: nodes.Operator
+    body: Body
+    residual: Residual
+    suffixes: tuple[str, ...]
+    inputs: tuple[tuple[str, str, str], ...]
+    shares: tuple[tuple[tuple[str, ...], str], ...]
+    kept: Key
+
+
 class Memo:
-    """Bodies by operator and arguments, calls by place, frozen operators, settings."""
+    """Bodies by operator and arguments, units by what they name, frozen operators, settings."""
 
     def __init__(self) -> None:
         self.bodies: dict[Key, Body] = {}
-        self._of: dict[int, list[Body]] = {}
-        self._calls: dict[Key, tuple[nodes.Call, Body]] = {}
+        self.units: dict[Key, KnownUnit] = {}
+        self._words: dict[int, tuple[nodes.Unit, tuple[str, ...]]] = {}
         self._operators: dict[Key, tuple[Body, Operator]] = {}
         self._settings: dict[int, tuple[tuple[nodes.Setting, ...], Settings]] = {}
         self._contexts: dict[Key, int] = {}
         self._routed: dict[nodes.Call, tuple[nodes.Operator, nodes.Call]] = {}
 
-    def keep(self, key: Key, body: Body) -> None:
-        """Remember a body by what it was made of."""
-        found = self._of.setdefault(id(body.node), [])
-        if key in self.bodies:
-            found.remove(self.bodies[key])
-        found.append(body)
-        self.bodies[key] = body
-
-    def of(self, node: nodes.Operator) -> list[Body]:
-        """What an operator was resolved to so far."""
-        return self._of.get(id(node), [])
+    def words(self, unit: nodes.Unit) -> tuple[str, ...]:
+        """The words of a unit that may be labels of others, in the order of the text."""
+        known = self._words.get(id(unit))
+        if known is None:
+            found = [m.label for m in unit.modifiers if not isinstance(m, nodes.With)]
+            if isinstance(unit.operator, nodes.Call):
+                for argument in unit.operator.arguments:
+                    value = argument.value
+                    found += [getattr(value, "unit", None) or getattr(value, "name", None)]
+            words = tuple(dict.fromkeys(word for word in found if word))
+            self._words[id(unit)] = known = unit, words
+        return known[1]
 
     def context(self, numbers: Mapping[str, Numeric]) -> int:
         """A small name for the numbers that a model sets, quick to compare."""
@@ -93,19 +113,6 @@ class Memo:
 
     def keep_settings(self, model: nodes.Model, settings: Settings) -> None:
         self._settings[id(model.settings)] = model.settings, settings
-
-    def call(self, call: nodes.Call, node: nodes.Operator, given: Key, place: Key) -> Body | None:
-        """The body that this very call of this operator had.
-
-        `given` is what every body depends on, `place` what a body depends on that reads it.
-        """
-        known = self._calls.get((id(call), given)) or self._calls.get((id(call), given, place))
-        return known[1] if known and known[1].node is node else None
-
-    def keep_call(self, call: nodes.Call, body: Body, given: Key, place: Key | None) -> None:
-        """Remember a call; `place` is None when neither its arguments nor its body depend on it."""
-        key: Key = (id(call), given) if place is None else (id(call), given, place)
-        self._calls[key] = call, body
 
     def operator(self, body: Body, made: Key) -> Operator | None:
         """The operator made of this very body; `made` is what else it depends on."""

@@ -61,10 +61,16 @@ class Names:
         number = self._tried.get((base, suffixes), 0)
         while True:
             number += 1
-            name = base if number == 1 else f"{base}_{number}"
-            wished = [name, *[name + suffix for suffix in suffixes]]
+            wished = _wished(base, number, suffixes)
             if self._taken.isdisjoint(wished):
                 break
         self._tried[base, suffixes] = number
         self._taken.update(wished)
-        return name
+        return wished[0]
+
+
+@lru_cache(maxsize=4096)
+def _wished(base: str, number: int, suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """The name with a number, and that with each suffix."""
+    name = base if number == 1 else f"{base}_{number}"
+    return name, *[name + suffix for suffix in suffixes]

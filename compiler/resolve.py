@@ -7,32 +7,30 @@ operators (instance.py), expressions (expressions.py), reading files and optimis
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 
 from starc.compiler import catalog
 from starc.compiler.arguments import one_of, size_of
+from starc.compiler.bodies import PLACE, Bodies
 from starc.compiler.builder import Builder
-from starc.compiler.calls import Surroundings, check_kind, in_call, match_arguments
-from starc.compiler.depth import along_depth
+from starc.compiler.calls import check_kind, in_call, match_arguments
 from starc.compiler.drafts import (
     Draft,
+    Drafted,
     DraftLayer,
     DraftLoop,
     DraftParallel,
     DraftRepeat,
     Scope,
-    freeze,
     has_units,
     label_span,
-    labels_of,
 )
 from starc.compiler.expressions import Expressions
 from starc.compiler.faults import duplicate, error, hole_error, word_span
 from starc.compiler.holes import holes_left, walk
-from starc.compiler.instance import Request, instantiate
-from starc.compiler.ir import Model, Residual
-from starc.compiler.memo import Body, Memo
+from starc.compiler.instance import Request
+from starc.compiler.ir import STREAM, FeatureRef, Model, Residual
+from starc.compiler.memo import Body, Key, KnownUnit, Memo
 from starc.compiler.naming import MODEL_ATTRIBUTES, Names
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
@@ -56,8 +54,6 @@ from starc.grammar.source import Span
 
 NO_RESIDUAL = Residual("none")
 PARALLEL_MODES = ("sum", "mean", "difference", "gated")
-_PLACE = frozenset({"layer", "depth"})
-"""Numbers that differ between places of a backbone, or between backbones."""
 MAX_FAULTS = 50
 """Nobody reads more at once."""
 
@@ -78,7 +74,6 @@ class Resolver:
         self.failures: list[Diagnostic] = []
         self.warnings: dict[Diagnostic, None] = {}
         self.memo = memo or Memo()
-        self._failed: set[tuple[object, ...]] = set()
         self._layer = 0
 
     def report(self, failure: StarError) -> None:
@@ -89,8 +84,8 @@ class Resolver:
     def warn(self, warning: Diagnostic) -> None:
         self.warnings[warning] = None
 
-    def resolve(self) -> Model:
-        """The model's IR; raises StarError with everything that was found."""
+    def resolve(self) -> Drafted:
+        """The model's backbone; raises StarError with everything that was found."""
         self.settings = self._settings()
         if not self.settings.complete:
             raise self._failure()
@@ -99,11 +94,22 @@ class Resolver:
         except StarError as failure:
             self.report(failure)
             raise self._failure() from None
+        self._depth = depth
         self.numbers: dict[str, Numeric] = {**self.settings.numbers(), "depth": Fraction(depth)}
         seen = {"causal": Fraction(self.settings.causal)}  # no setting of a program's own
-        self._context = self.memo.context({**self.settings.numbers(), **self.settings.own, **seen})
-        later = labels_of(self.model.backbone)
-        scope = Scope({}, {}, {}, set(), set(), later, Names(MODEL_ATTRIBUTES), "")
+        context = self.memo.context({**self.settings.numbers(), **self.settings.own, **seen})
+        self._bodies = Bodies(
+            self.settings,
+            self.numbers,
+            context,
+            self.operators,
+            self.model.name_span.source,
+            self.limits,
+            self.warn,
+            self.memo,
+        )
+        bodies = (self.model.backbone,)
+        scope = Scope({}, {}, {}, set(), bodies, Names(MODEL_ATTRIBUTES), "")
         drafts = self._layers(self.model.backbone, scope, self.settings.residual)
         if self.failures:
             raise self._failure()
@@ -114,26 +120,7 @@ class Resolver:
                 self.model.name_span,
                 hint="write backbone { ... } with at least one unit.",
             )
-        settings = self.settings
-        layers, operators = freeze(drafts, passed, self.memo, settings.init)
-        layers, average, readout = along_depth(layers, settings)
-        return Model(
-            self.model.name,
-            settings.vocab,
-            settings.width,
-            settings.context,
-            operators,
-            layers,
-            settings.embedding,
-            settings.position,
-            replace(settings.head, std=settings.init.readout(settings.width)),
-            settings.final_norm,
-            self.model.doc,
-            average,
-            readout,
-            settings.dtype,
-            settings.causal,
-        )
+        return Drafted(self.model, self.settings, drafts, passed, self.memo)
 
     def _failure(self) -> StarError:
         """Everything that was found; holes become one diagnostic that shows them all."""
@@ -217,13 +204,11 @@ class Resolver:
     def _label(self, layer: nodes.Unit | nodes.Parallel, scope: Scope) -> None:
         if layer.label is None:
             return
-        span = label_span(layer)
         if layer.label in scope.places:
-            first = scope.places[layer.label]
-            raise duplicate(f"the label '{layer.label}' is used twice.", span, first)
-        scope.places[layer.label] = span
-        if isinstance(layer, nodes.Parallel):
-            scope.parallels.add(layer.label)
+            first = label_span(scope.places[layer.label])
+            message = f"the label '{layer.label}' is used twice."
+            raise duplicate(message, label_span(layer), first)
+        scope.places[layer.label] = layer
 
     def _repeat(self, layer: nodes.Repeat, scope: Scope, residual: Residual) -> DraftLayer:
         if not layer.body:
@@ -286,10 +271,14 @@ class Resolver:
         self, modifiers: tuple[nodes.Modifier, ...], residual: Residual, layer: int | None = None
     ) -> Residual:
         """The residual of a layer: the model's, or that of its `with`."""
+        formula = self.settings.formula if residual is self.settings.residual else None
+        own = any(isinstance(modifier, nodes.With) for modifier in modifiers)
+        if not own and formula is None and residual.hyper is None:
+            return residual
         place = Fraction(self._layer if layer is None else layer)
         scope = {**self.settings.own, **self.numbers, "layer": place}
-        if self.settings.formula and residual is self.settings.residual:
-            residual = resolve_residual(self.settings.formula, scope)
+        if formula is not None:
+            residual = resolve_residual(formula, scope)
         on_stream = residual is not NO_RESIDUAL
         first: Span | None = None
         for modifier in modifiers:
@@ -318,6 +307,52 @@ class Resolver:
     def _unit(self, unit: nodes.Unit, scope: Scope, residual: Residual) -> Draft:
         layer = self._layer
         self._layer += 1
+        known = self._recalled(unit, scope, residual, layer) or self._resolved(
+            unit, scope, residual, layer
+        )
+        name = scope.names.take(unit.label or known.node.name, known.suffixes)
+        inputs: tuple[tuple[str, FeatureRef], ...] = ()
+        if known.inputs:
+            streams = scope.streams
+            inputs = tuple([(n, FeatureRef(streams[of], there)) for n, of, there in known.inputs])
+        shares = [(weights, scope.labels[label]) for weights, label in known.shares]
+        path = scope.path + name
+        draft = Draft(name, path, layer, known.body, known.residual, inputs, shares, unit)
+        if unit.label:
+            scope.labels[unit.label] = draft
+            scope.streams[unit.label] = path
+        return draft
+
+    def _key(self, unit: nodes.Unit, scope: Scope, residual: Residual) -> Key:
+        """What a unit depends on beside its place: what it says and what that means here."""
+        words = self.memo.words(unit)
+        if not words:
+            return unit, self.settings, residual
+        labels, streams = scope.labels, scope.streams
+        named = [labels[w].body if w in labels else w in streams for w in words]
+        return unit, self.settings, residual, *named
+
+    def _recalled(
+        self, unit: nodes.Unit, scope: Scope, residual: Residual, layer: int
+    ) -> KnownUnit | None:
+        """What the unit was resolved to before in the same situation."""
+        units, key = self.memo.units, tuple(map(id, self._key(unit, scope, residual)))
+        known = units.get(key) or units.get((*key, layer, self._depth))
+        if known is None or not self._bodies.called_alike(known.body):
+            return None
+        node = known.node
+        if self.operators.get(node.name) is not node and node.name != "experts":
+            return None
+        for _, label, there in known.inputs:
+            if there != STREAM and there not in scope.labels[label].exports:
+                scope.labels[label].exports.append(there)
+        return known
+
+    def _resolved(
+        self, unit: nodes.Unit, scope: Scope, residual: Residual, layer: int
+    ) -> KnownUnit:
+        """What the unit means; remembered for the next one."""
+        kept = self._key(unit, scope, residual)
         call = unit.operator
         if isinstance(call, nodes.Hole):
             raise hole_error(call)
@@ -327,25 +362,22 @@ class Resolver:
             node = self._operator(call)
         residual = self._residual(unit.modifiers, residual, layer)
         taken = self._reused(unit, node, scope)
-        body, features = self._called(call, node, taken, scope, layer)
+        body, features, read = self._called(call, node, taken, scope, layer)
         shares = [shared(m, body, scope) for m in unit.modifiers if isinstance(m, nodes.Shares)]
-        name = scope.names.take(unit.label or node.name, suffixes(residual))
-        inputs = {n: feature.ref for n, feature in {**features, **taken}.items()}
-        draft = Draft(
-            name,
-            scope.path + name,
-            layer,
+        inputs = {**features, **taken}
+        known = KnownUnit(
+            node,
             body,
             residual,
-            tuple(sorted(inputs.items())),
-            shares,
-            unit.label is not None,
-            unit.span,
+            suffixes(residual),
+            tuple((n, inputs[n].label, inputs[n].ref.name) for n in sorted(inputs)),
+            tuple(shares),
+            kept,
         )
-        if unit.label:
-            scope.labels[unit.label] = draft
-            scope.streams[unit.label] = draft.path
-        return draft
+        placed = residual.formula or residual.hyper or not PLACE.isdisjoint(read | body.uses)
+        place = (layer, self._depth) if placed else ()
+        self.memo.units[*map(id, kept), *place] = known
+        return known
 
     def _reused(self, unit: nodes.Unit, node: nodes.Operator, scope: Scope) -> Features:
         taken: Features = {}
@@ -382,22 +414,14 @@ class Resolver:
 
     def _called(
         self, call: nodes.Call, node: nodes.Operator, taken: Features, scope: Scope, layer: int
-    ) -> tuple[Body, Features]:
-        """The body of a call, and the features that its arguments name."""
-        given = (self._context, *((name, feature.type) for name, feature in taken.items()))
-        place = (layer, self.numbers["depth"])
-        known = self.memo.call(call, node, given, place)
-        if known and self._calls_the_same(known):
-            return known, {}
+    ) -> tuple[Body, Features, set[str]]:
+        """The body of a call, the features that its arguments name, and the names they read."""
         arguments, features, read = self._arguments(call, node, scope, layer)
         try:
-            body = self._body(Request(node, arguments, {**features, **taken}), layer)
+            body = self._bodies.body(Request(node, arguments, {**features, **taken}), layer)
         except StarError as failure:
             raise in_call(failure, call.span, node) from None
-        if not features:
-            depends = not _PLACE.isdisjoint(read) or not _PLACE.isdisjoint(body.uses)
-            self.memo.keep_call(call, body, given, place if depends else None)
-        return body, features
+        return body, features, read
 
     @property
     def _stream(self) -> Feature:
@@ -434,50 +458,6 @@ class Resolver:
             features[name] = take(source, value.name, value.span)
         return numbers, features, expressions.read
 
-    def _body(self, request: Request, layer: int) -> Body:
-        """The operator's body for these arguments, from memory where it was resolved before."""
-        types = tuple(sorted((name, feature.type) for name, feature in request.features.items()))
-        arguments = tuple(sorted(request.arguments.items()))
-        key = (id(request.node), arguments, types, self._context)
-        here = (*key, layer, self.numbers["depth"])
-        for k in (key, here):
-            if k in self._failed:
-                raise Poisoned
-            known = self.memo.bodies.get(k)
-            if known and self._calls_the_same(known):
-                return known
-        numbers = {**self.numbers, "layer": Fraction(layer)}
-        # A unit experts(...) is written in the backbone, where the model's own numbers are read.
-        own = self.settings.own if request.node.name == "experts" else {}
-        around = Surroundings(
-            numbers,
-            self.operators,
-            self.model.name_span.source,
-            self.limits,
-            self.warn,
-            own,
-            self.settings.causal,
-        )
-        try:
-            body = instantiate(request, around)
-        except (StarError, Poisoned):
-            self._failed.add(key)
-            raise
-        place = () if _PLACE.isdisjoint(body.uses) else here[-2:]
-        # A default that is written out makes no difference.
-        called = tuple(id(node) for _, node in body.calls)
-        full = (id(request.node), body.arguments, types, self._context, called, "full", *place)
-        if full in self.memo.bodies:
-            body = self.memo.bodies[full]
-        else:
-            self.memo.keep(full, body)
-        self.memo.keep((*key, *place), body)
-        return body
-
-    def _calls_the_same(self, body: Body) -> bool:
-        """Whether the operators that a remembered body called are what their names mean here."""
-        return all(self.operators.get(name) is node for name, node in body.calls)
-
 
 def resolve_model(
     model: nodes.Model,
@@ -492,5 +472,5 @@ def resolve_model(
     with every fault found.
     """
     resolver = Resolver(model, operators, limits or Limits(), memo)
-    resolved = resolver.resolve()
+    resolved = resolver.resolve().frozen()
     return resolved, StarError(resolver.warnings).diagnostics

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starc.compiler.drafts import Draft, Scope, own_weights, weights_of
+from starc.compiler.drafts import Draft, Scope, label_span, own_weights, weights_of
 from starc.compiler.faults import error, word_span
 from starc.compiler.ir import STREAM, FeatureRef
 from starc.compiler.memo import Body
@@ -21,11 +21,12 @@ from starc.grammar.source import Span
 
 @dataclass(frozen=True)
 class Taken:
-    """A feature of another unit; `place` is where the text asks for it."""
+    """A feature of another unit; `place` is where the text asks for it, `label` whose it is."""
 
     type: Type
     ref: FeatureRef
     place: Span
+    label: str = ""
 
 
 Features = dict[str, Taken]
@@ -38,25 +39,26 @@ def find_unit(label: str, span: Span, scope: Scope, what: str) -> Draft:
         return scope.labels[label]
     if label in scope.failed:
         raise Poisoned
-    if label in scope.parallels:
+    if isinstance(scope.places.get(label), nodes.Parallel):
         raise StarError(
             Diagnostic(
                 "wrong-type",
                 f"'{label}' is a parallel; only units have features and weights to share.",
                 span,
                 hint="label the branch that you mean.",
-                related=((scope.places[label], f"'{label}' stands here"),),
+                related=((label_span(scope.places[label]), f"'{label}' stands here"),),
             )
         )
     if label in scope.places:
         raise error("sharing-itself", f"'{label}' is this unit itself; {what} looks back.", span)
-    if label in scope.later:
+    later = scope.labels_in_bodies()
+    if label in later:
         raise StarError(
             Diagnostic(
                 "sharing-target-later",
                 f"{what} looks back, but '{label}' comes later.",
                 span,
-                related=((scope.later[label], f"'{label}' stands here"),),
+                related=((later[label], f"'{label}' stands here"),),
                 hint="swap the two units: the first one owns what is shared.",
             )
         )
@@ -74,7 +76,7 @@ def find_stream(name: nodes.Name, scope: Scope, stream: Feature) -> Taken:
     label = name.name
     if label not in scope.streams:
         find_unit(label, name.span, scope, "a feature argument")  # says what is wrong
-    return Taken(stream, FeatureRef(scope.streams[label], STREAM), name.span)
+    return Taken(stream, FeatureRef(scope.streams[label], STREAM), name.span, label)
 
 
 def _labels(scope: Scope) -> str:
@@ -145,11 +147,12 @@ def take(source: Draft, name: str, span: Span) -> Taken:
         )
     if name not in source.exports:
         source.exports.append(name)
-    return Taken(type_, FeatureRef(source.path, name), span)
+    return Taken(type_, FeatureRef(source.path, name), span, source.unit.label or "")
 
 
-def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], Draft]:
-    """The weights that `shares NAMES except EXCLUDED with LABEL` ties, and the unit that owns them.
+def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], str]:
+    """The weights that `shares NAMES except EXCLUDED with LABEL` ties, and the label of the unit
+    that owns them.
 
     `*` ties all that both have: what a unit reuses, it has no weights for.
     """
@@ -176,7 +179,7 @@ def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str,
     return tuple(w for w in weights if w not in kept), source
 
 
-def _shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], Draft]:
+def _shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], str]:
     label = modifier.label
     if label is None:
         raise _open("shares", modifier.span)
@@ -196,7 +199,7 @@ def _shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str
                 ),
             )
         owned = weights_of(theirs, tuple(theirs.bindings))
-        return tuple(w for w in weights_of(body, tuple(body.bindings)) if w in owned), source
+        return tuple(w for w in weights_of(body, tuple(body.bindings)) if w in owned), label
     for name in modifier.names:
         span = word_span(modifier.span, name)
         for bindings, owner in ((body.bindings, "this operator"), (theirs.bindings, f"'{label}'")):
@@ -214,7 +217,7 @@ def _shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str
                 span,
                 hint=f"'reuses {name} from {label}' takes the value itself.",
             )
-    return weights_of(body, modifier.names), source
+    return weights_of(body, modifier.names), label
 
 
 def _open(what: str, span: Span) -> StarError:

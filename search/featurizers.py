@@ -172,7 +172,7 @@ def _option(name: str, other: str) -> Change:
         pipeline, index, dense = chosen
         given = {a.name: a for a in dense.arguments if a.name}
         now = whole_of(given[name].value, resolved) if name in given else None
-        width = site.checked.ir.width
+        width = site.checked.settings.width
         first = [2, 4, 8] if name == "groups" else [max(1, width // n) for n in (16, 8, 4)]
         values = [2 * now, now // 2, 0] if now else first
         value = site.pick([n for n in values if n != 1 or name == "rank"]) or 0

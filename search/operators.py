@@ -104,22 +104,7 @@ def _operator(site: Site, unit: nodes.Unit) -> nodes.Operator | None:
 
 def body_of(site: Site, unit: nodes.Unit) -> Resolved | None:
     """What the operator of a unit was resolved to, with the numbers that its call gives."""
-    node, call = _operator(site, unit), unit.operator
-    if node is None or not isinstance(call, nodes.Call):
-        return None
-    given: dict[str, object] = {}
-    for parameter, argument in zip(node.parameters, call.arguments, strict=False):
-        name = argument.name or parameter.name
-        if isinstance(argument.value, nodes.Number):
-            given[name] = argument.value.value
-    width = site.checked.ir.width
-    for body in reversed(site.verifier.bodies(node)):
-        numbers = dict(body.arguments)
-        x = body.values[0].type
-        if isinstance(x, Feature) and x.channels == width:
-            if all(numbers.get(name) == value for name, value in given.items()):
-                return body
-    return None
+    return site.checked.bodies.get(id(unit)) if _operator(site, unit) else None
 
 
 def _users(site: Site, name: str) -> int:
@@ -325,7 +310,7 @@ def _sparsity(
     names = [stage_name(stage) for stage in stages]
     if "band" not in names:
         place = names.index("causal") + 1
-        window = site.pick(_windows(site.checked.ir.context))
+        window = site.pick(_windows(site.checked.settings.context))
         stages.insert(place, expression(f"band({window})"))
         return _put(node, mixer, piped(base, stages))
     place = names.index("band")
@@ -336,7 +321,7 @@ def _sparsity(
     assert isinstance(band, nodes.Call)
     now = whole_of(band.arguments[0].value, resolved) if band.arguments else None
     window = site.pick([n for n in (2 * now, now // 2) if n >= 1]) if now else None
-    window = window or site.pick(_windows(site.checked.ir.context))
+    window = window or site.pick(_windows(site.checked.settings.context))
     stages[place] = expression(f"band({window})")
     return _put(node, mixer, piped(base, stages))
 
@@ -383,7 +368,7 @@ def _number(site: Site) -> Draft | None:
     now = whole[name]
     values = [2 * now, now // 2, now + 1, now - 1]
     if site.constrained:
-        values = _legal(now, name, site.checked.ir.width) or values
+        values = _legal(now, name, site.checked.settings.width) or values
     chosen = site.pick([n for n in values if n >= 1 and n != now])
     if chosen is None:
         return None

@@ -280,7 +280,7 @@ def _second_try(
         except StarError as again:
             failure = again
     calls = {unit.operator for unit in units(before.model.backbone)}
-    for other in _other_numbers(body, calls, draft, before.ir.width):
+    for other in _other_numbers(body, calls, draft, before.settings.width):
         if not tries:
             break
         tries -= 1

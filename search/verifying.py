@@ -1,8 +1,8 @@
 """Verifying thousands of programs that differ little from each other.
 
 Errors of a program arise when it is linked, when it is resolved, and in the pass `share`; the other
-passes only rewrite what is right. So these three are all that a search needs to run. Operators that
-were seen before are neither resolved nor brought into their canonical form again.
+passes only rewrite what is right. So these three are all that a search needs to run. Units, and
+operators, that were seen before are neither resolved nor brought into their canonical form again.
 
 Owns: what is remembered between programs. Refuses: changing them.
 """
@@ -10,24 +10,27 @@ Owns: what is remembered between programs. Refuses: changing them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from starc.compiler import ir
 from starc.compiler.digest import canonical
+from starc.compiler.drafts import Draft, Drafted, DraftLayer, DraftLoop, DraftParallel, DraftRepeat
+from starc.compiler.init import Init, onto_stream, spread
 from starc.compiler.inventory import model_parameters
 from starc.compiler.memo import Body, Memo
 from starc.compiler.options import Limits, Options
 from starc.compiler.passes import PIPELINE
-from starc.compiler.passes.share import share
+from starc.compiler.passes.share import fits, share
 from starc.compiler.program import Linked, choose_model, link
-from starc.compiler.resolve import resolve_model
+from starc.compiler.resolve import Resolver
+from starc.compiler.settings import Settings
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
 
-_MOST = 3_000
-"""So many bodies of operators, and everything is forgotten: a search makes ever new ones."""
-
+_BODIES, _UNITS = 6_000, 30_000
+"""So many bodies of operators or units, and everything is forgotten: a search makes ever new ones."""
 
 _PASSES = dict(PIPELINE)
 _CANONICAL = [_PASSES[n] for n in ("canonicalize", "infer", "common_subexpressions")]
@@ -37,18 +40,37 @@ alone, since every rewriting drops what no output needs."""
 
 @dataclass(frozen=True)
 class Checked:
-    """A program without errors. `ir` is its model before any pass but `share`."""
+    """A program without errors."""
 
     program: nodes.Program
     model: nodes.Model
     operators: Mapping[str, nodes.Operator]
-    ir: ir.Model
     identity: str
+    drafted: Drafted = field(repr=False, compare=False)
 
-    @property
+    @cached_property
+    def ir(self) -> ir.Model:
+        """Its model before any pass but `share`."""
+        return share(self.drafted.frozen())
+
+    @cached_property
     def units(self) -> int:
         """How many units it has, repeats unrolled."""
-        return sum(1 for _ in ir.units(self.ir.layers))
+        return sum(1 for _ in self.drafted.units())
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of its model, not to be changed."""
+        return self.drafted.settings
+
+    @cached_property
+    def bodies(self) -> Mapping[int, Body]:
+        """What the operators of units were resolved to, by the identity of the syntax; of a repeat,
+        in its first copy."""
+        found: dict[int, Body] = {}
+        for draft in self.drafted.units():
+            found.setdefault(id(draft.unit), draft.body)
+        return found
 
 
 class Verifier:
@@ -67,22 +89,17 @@ class Verifier:
         known = self._checked.get((id(program), model))
         if known:
             return known[1]
-        if len(self.memo.bodies) > _MOST:
+        if len(self.memo.bodies) > _BODIES or len(self.memo.units) > _UNITS:
             self._forget()
         linked = self._linked(program)
         chosen = choose_model(linked, Options(model=model, limits=self.limits))
-        resolved, _ = resolve_model(chosen, linked.operators, self.limits, self.memo)
-        self._limit(resolved, chosen)
-        resolved = share(resolved)
-        checked = Checked(program, chosen, linked.operators, resolved, self._identity(resolved))
+        drafted = Resolver(chosen, linked.operators, self.limits, self.memo).resolve()
+        identity = self._judged(drafted)
+        checked = Checked(program, chosen, linked.operators, identity, drafted)
         if len(self._checked) > 256:
             self._checked.clear()
         self._checked[id(program), model] = program, checked
         return checked
-
-    def bodies(self, operator: nodes.Operator) -> list[Body]:
-        """What an operator was resolved to, for every set of arguments."""
-        return self.memo.of(operator)
 
     def _linked(self, program: nodes.Program) -> Linked:
         """As `link`, but every `use` is looked up once."""
@@ -105,72 +122,67 @@ class Verifier:
         self.memo = Memo()
         self._uses: dict[tuple[tuple[str, ...], str], nodes.Operator] = {}
         self._checked: dict[tuple[int, str | None], tuple[nodes.Program, Checked]] = {}
-        self._forms: dict[int, tuple[ir.Operator, _Form]] = {}
-        self._alike: dict[object, tuple[ir.Operator, _Form]] = {}
-        self._sizes: dict[int, tuple[ir.Operator, int]] = {}
+        self._forms: dict[Init, _Forms] = {}
+        self._fitting: dict[tuple[int, int, tuple[str, ...]], bool] = {}
+        self._texts: dict[int, tuple[object, str]] = {}
 
-    def _limit(self, model: ir.Model, chosen: nodes.Model) -> None:
-        used = {o.name: self._size(o) for o in model.operators}
-        most = sum(used[unit.operator] for unit in ir.units(model.layers))
-        most += 2 * (model.vocab + model.context) * model.width
-        if most <= self.limits.parameters // 2:
+    def _judged(self, drafted: Drafted) -> str:
+        """The identity of a model, which is refused where units do not fit each other."""
+        forms = self._forms.setdefault(drafted.settings.init, {})
+        said = _Said(self, drafted, forms)
+        settings = drafted.settings
+        # What is not certainly right is judged by the passes themselves, which say what is wrong.
+        doubtful = not said.fitting or settings.average or settings.readout[0]
+        if doubtful:
+            share(drafted.frozen())
+        self._limit(drafted, said.size)
+        return said.identity
+
+    def _limit(self, drafted: Drafted, used: int) -> None:
+        settings, limit = drafted.settings, self.limits.parameters
+        most = used + 2 * (settings.vocab + settings.context) * settings.width
+        if most <= limit // 2:
             return  # norms are not counted: they are far less than the other half
-        if sum(p.size for p in model_parameters(model).values()) > self.limits.parameters:
-            message = f"model '{model.name}' has more parameters than {self.limits.parameters:,}."
-            raise StarError(Diagnostic("too-many-parameters", message, chosen.name_span))
+        model = drafted.model
+        if sum(p.size for p in model_parameters(share(drafted.frozen())).values()) > limit:
+            message = f"model '{model.name}' has more parameters than {limit:,}."
+            raise StarError(Diagnostic("too-many-parameters", message, model.name_span))
 
-    def _size(self, operator: ir.Operator) -> int:
-        known = self._sizes.get(id(operator))
+    def fits(self, ours: ir.Operator, theirs: ir.Operator, names: tuple[str, ...]) -> bool:
+        """Whether weights are alike, as `share` wants them."""
+        key = id(ours), id(theirs), names
+        if key not in self._fitting:  # the memo keeps both operators
+            self._fitting[key] = fits(ours, theirs, names)
+        return self._fitting[key]
+
+    def text(self, thing: ir.Residual | Settings) -> str:
+        """What a residual, or the ends of a model, say, as a digest."""
+        known = self._texts.get(id(thing))
         if known is None:
-            self._sizes[id(operator)] = known = operator, sum(p.size for p in operator.parameters)
+            said = _ends(thing) if isinstance(thing, Settings) else _residual(thing)
+            self._texts[id(thing)] = known = thing, hashlib.sha256(said.encode()).hexdigest()
         return known[1]
 
-    def _identity(self, model: ir.Model) -> str:
-        forms = {operator.name: self._form(operator) for operator in model.operators}
-        order = {unit.path: n for n, unit in enumerate(ir.units(model.layers))}
-        order |= {p.path: len(order) + n for n, p in enumerate(ir.parallels(model.layers))}
-        ends = (
-            (model.vocab, model.width, model.context, model.embedding, model.position),
-            (model.head, model.final_norm, model.average, model.readout),
-            (model.dtype, model.causal),
-        )
-        text = repr((ends, [_said(layer, forms, order) for layer in model.layers]))
-        return hashlib.sha256(text.encode()).hexdigest()
 
-    def _form(self, operator: ir.Operator) -> _Form:
-        known = self._forms.get(id(operator))
-        if known is None:
-            self._forms[id(operator)] = known = operator, self._formed(operator)
-        return known[1]
-
-    def _formed(self, operator: ir.Operator) -> _Form:
-        """Operators with the same values differ in initial values only, which depend on the model:
-        these are left out where the form is found, and counted behind it."""
-        if operator.inner:
-            return _form(operator)
-        key = id(operator.values), operator.outputs
-        if key not in self._alike:
-            even = tuple(
-                replace(p, init=("normal", 1.0)) if p.init[0] == "normal" else p
-                for p in operator.parameters
-            )
-            self._alike[key] = operator, _form(replace(operator, parameters=even))
-        form = self._alike[key][1]
-        initial = {p.name: p.init for p in operator.parameters}
-        said = form.digest, [initial.get(name) for name in form.parameters]
-        return replace(form, digest=hashlib.sha256(repr(said).encode()).hexdigest())
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Form:
-    """What an operator means, as a digest, and the parameters and inputs that it reads."""
+    """What an operator means, as a digest, with the parameters and inputs that this reads; `names`
+    and `size` of all its parameters, and whether initial values depend on the depth."""
 
+    operator: ir.Operator
     digest: str
     parameters: tuple[str, ...]
     inputs: tuple[str, ...]
+    names: frozenset[str]
+    size: int
+    calm: bool
 
 
-def _form(operator: ir.Operator) -> _Form:
+_Forms = dict[tuple[int, tuple[str, ...]], _Form]
+"""Forms by the body, which the memo keeps alive, and what others ask of it."""
+
+
+def _form(operator: ir.Operator, plain: ir.Operator) -> _Form:
     """An operator behind the passes that digests are taken behind."""
     unit = ir.Unit("u", "u", 0, operator.name, ir.Residual("none"))
     model = ir.Model("m", 1, 1, 1, (operator,), (unit,))
@@ -178,30 +190,101 @@ def _form(operator: ir.Operator) -> _Form:
         model = run(model)
     found = canonical(model.operators[0])
     digest = hashlib.sha256(repr(found.form).encode()).hexdigest()
-    return _Form(digest, found.parameters, found.inputs)
+    names, size = frozenset(p.name for p in plain.parameters), sum(p.size for p in plain.parameters)
+    calm = any(onto_stream(plain))
+    return _Form(plain, digest, found.parameters, found.inputs, names, size, calm)
 
 
-def _said(layer: ir.Layer, forms: Mapping[str, _Form], order: Mapping[str, int]) -> object:
-    """What a layer means, other layers by their numbers."""
-    match layer:
-        case ir.Unit():
-            form = forms[layer.operator]
-            inputs = [
-                (name, order[ref.unit], ref.name)
-                for name, ref in layer.inputs
-                if name in form.inputs
-            ]
-            tied = [(t.parameter, order[t.unit]) for t in layer.ties]
-            kept = sorted(t for t in tied if t[0] in form.parameters)
-            return form.digest, _residual(layer.residual), inputs, kept, layer.marks
-        case ir.Repeat():
-            return [[_said(inner, forms, order) for inner in body] for body in layer.bodies]
-        case ir.Loop():
-            return layer.times, [_said(inner, forms, order) for inner in layer.body], layer.marks
-        case ir.Parallel():
-            branches = [_said(branch, forms, order) for branch in layer.branches]
-            return layer.mode, branches, _residual(layer.residual), layer.marks
+class _Said:
+    """What a model means, other layers by their numbers; whether shared weights fit, and how many
+    parameters its units have."""
+
+    def __init__(self, verifier: Verifier, drafted: Drafted, forms: _Forms) -> None:
+        self.verifier, self.drafted = verifier, drafted
+        self.fitting, self.size, calm = True, 0, False
+        self.known: dict[str, _Form] = {}
+        self.order: dict[str, int] = {}
+        for number, draft in enumerate(drafted.units()):
+            key = id(draft.body), draft.asked
+            form = forms.get(key)
+            if form is None:
+                plain = drafted.plain(draft)
+                forms[key] = form = _form(spread(plain, drafted.settings.init), plain)
+            self.known[draft.path], self.order[draft.path] = form, number
+            self.size += form.size
+            calm = calm or form.calm
+        self.owners: dict[tuple[str, str], str] = {}
+        said = [self._layer(layer) for layer in drafted.layers]
+        depth = drafted.passed if calm and drafted.settings.init.calm else None
+        text = repr((verifier.text(drafted.settings), depth, said))
+        self.identity = hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def parallels(self) -> dict[str, int]:
+        """Parallels, too, by their numbers."""
+        return {path: n for n, path in enumerate(_parallels(self.drafted.layers), len(self.order))}
+
+    def _layer(self, layer: DraftLayer) -> object:
+        match layer:
+            case Draft():
+                return self._unit(layer)
+            case DraftRepeat():
+                return [list(map(self._layer, body)) for body in layer.bodies]
+            case DraftLoop():
+                return layer.times, list(map(self._layer, layer.body))
+            case DraftParallel():
+                residual = self.verifier.text(layer.residual)
+                return layer.mode, list(map(self._layer, layer.branches)), residual
+
+    def _unit(self, draft: Draft) -> object:
+        form, residual = self.known[draft.path], self.verifier.text(draft.residual)
+        if not draft.inputs and not draft.shares:
+            return form.digest, residual
+        order = self.order
+        inputs = [
+            (name, order[ref.unit] if ref.unit in order else self.parallels[ref.unit], ref.name)
+            for name, ref in draft.inputs
+            if name in form.inputs
+        ]
+        return form.digest, residual, inputs, self._ties(draft, form)
+
+    def _ties(self, draft: Draft, form: _Form) -> list[tuple[str, int]]:
+        """(weight, number of the unit that owns it), as the pass `share` ties them."""
+        ties: dict[str, str] = {}
+        for names, source in draft.shares:
+            theirs = self.known[source.path].operator
+            if not self.verifier.fits(form.operator, theirs, names):
+                self.fitting = False
+            for name in form.names.intersection(names):
+                ties[name] = self.owners.get((source.path, name), source.path)
+                self.owners[draft.path, name] = ties[name]
+        return sorted((n, self.order[path]) for n, path in ties.items() if n in form.parameters)
 
 
-def _residual(residual: ir.Residual) -> object:
-    return _form(residual.formula).digest if residual.formula else (residual, residual.hyper)
+def _parallels(layers: Sequence[DraftLayer]) -> list[str]:
+    """The paths of all parallels, in order."""
+    found: list[str] = []
+    for layer in layers:
+        match layer:
+            case DraftRepeat():
+                for body in layer.bodies:
+                    found += _parallels(body)
+            case DraftLoop():
+                found += _parallels(layer.body)
+            case DraftParallel():
+                found += [layer.path, *_parallels(layer.branches)]
+    return found
+
+
+def _ends(settings: Settings) -> str:
+    """What a model says beside its layers."""
+    sizes = settings.vocab, settings.width, settings.context
+    ends = settings.embedding, settings.position, settings.head, settings.final_norm
+    along = settings.average, settings.readout
+    return repr((sizes, ends, along, settings.dtype, settings.causal))
+
+
+def _residual(residual: ir.Residual) -> str:
+    if residual.formula:
+        return _form(residual.formula, residual.formula).digest
+    return repr((residual, residual.hyper))

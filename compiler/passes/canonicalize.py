@@ -27,7 +27,15 @@ def canonicalize(model: Model) -> Model:
     return rewrite(model, _rule)
 
 
+_CONCERNED = frozenset(MASKS) | set(
+    "apply negate mixer_negate multiply mixer_multiply ema scale mixer_scale shift heads repeat "
+    "merge slice concat".split()
+)
+
+
 def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:
+    if value.op not in _CONCERNED:
+        return None
     match value.op:
         case "apply":
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from starc.compiler.ir import Model, Value, units
+from starc.compiler.ir import Model, Operator, Value, units
 from starc.compiler.passes.rewriting import Rewriter, rewrite
 from starc.compiler.passes.share import with_units
 
@@ -18,7 +18,13 @@ def common_subexpressions(model: Model) -> Model:
             r.seen[key] = r.copy(value, inputs)
         return r.seen[key]
 
-    return rewrite(model, rule)
+    return rewrite(model, rule, _repeats)
+
+
+def _repeats(operator: Operator) -> bool:
+    """Whether any two values may say the same; those with parameters of their own do not."""
+    said = [(value.op, value.inputs) for value in operator.values if not value.parameters]
+    return len(set(said)) < len(said)
 
 
 def drop_unused(model: Model) -> Model:

@@ -20,14 +20,11 @@ from starc.compiler.types import Feature, Transition
 
 
 def infer(model: Model) -> Model:
-    if not any(_has_transitions(operator) for operator in model.operators):
-        return model
-    return rewrite(model, _rule)
+    return rewrite(model, _rule, _has_transitions)
 
 
 def _has_transitions(operator: Operator) -> bool:
-    mixes = any(value.op == "semi_separable" for value in operator.values)
-    return mixes or any(map(_has_transitions, operator.inner))
+    return any(value.op == "semi_separable" for value in operator.values)
 
 
 def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:

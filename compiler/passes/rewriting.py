@@ -52,37 +52,54 @@ class Rewriter:
         An operator that nothing changes is returned as the same object.
         """
         new: list[int] = []
+        kept = self.builder.values
+        unchanged = True  # the new values so far are the old ones
         for value in self.operator.values:
-            inputs = tuple(new[i] for i in value.inputs)
+            inputs = value.inputs if unchanged else tuple([new[i] for i in value.inputs])
             id = rule(self, value, inputs)
+            if id is None and unchanged and len(kept) == len(new):
+                kept.append(value)
+                new.append(len(new))
+                continue
+            unchanged = False
             if id is None:
                 id = self.copy(value, inputs)
             elif value.name:
                 self.builder.label(id, value.name)
             new.append(id)
         before = self.operator
+        if unchanged and _whole(before):
+            return before
         outputs = tuple((name, new[id]) for name, id in before.outputs)
-        values, outputs, parameters = prune(
-            self.builder.values, outputs, {**self._owned, **self.builder.parameters}
-        )
+        values, outputs, parameters = prune(kept, outputs, {**self._owned, **self.builder.parameters})
         if values == before.values and (outputs, parameters) == (before.outputs, before.parameters):
             return before
         return replace(before, values=values, outputs=outputs, parameters=parameters)
+
+
+def _whole(operator: Operator) -> bool:
+    """Whether the outputs need every value and parameter, which stand in the order of their use."""
+    needed = {id for _, id in operator.outputs}.union(*(v.inputs for v in operator.values))
+    used = dict.fromkeys(name for value in operator.values for name in value.parameters)
+    return len(needed) == len(operator.values) and [*used] == [p.name for p in operator.parameters]
 
 
 def _parameters(operator: Operator) -> dict[str, Any]:
     return {p.name: p for p in operator.parameters}
 
 
-def rewrite(model: Model, rule: Rule) -> Model:
-    """The model with every operator rebuilt by a rule."""
-    operators = tuple(_rebuilt(operator, rule) for operator in model.operators)
-    return replace(model, operators=operators)
+def rewrite(
+    model: Model, rule: Rule, concerns: Callable[[Operator], bool] = lambda operator: True
+) -> Model:
+    """The model with every operator rebuilt by a rule, but those that it does not concern."""
+    operators = tuple(_rebuilt(operator, rule, concerns) for operator in model.operators)
+    same = all(a is b for a, b in zip(operators, model.operators, strict=True))
+    return model if same else replace(model, operators=operators)
 
 
-def _rebuilt(operator: Operator, rule: Rule) -> Operator:
+def _rebuilt(operator: Operator, rule: Rule, concerns: Callable[[Operator], bool]) -> Operator:
     """The operator and its experts rebuilt by a rule; the same object when nothing changes."""
-    inner = tuple(_rebuilt(expert, rule) for expert in operator.inner)
-    rebuilt = Rewriter(operator).run(rule)
+    inner = tuple(_rebuilt(expert, rule, concerns) for expert in operator.inner)
+    rebuilt = Rewriter(operator).run(rule) if concerns(operator) else operator
     changed = any(a is not b for a, b in zip(inner, operator.inner, strict=True))
     return replace(rebuilt, inner=inner) if changed else rebuilt

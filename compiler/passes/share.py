@@ -43,10 +43,22 @@ def share(model: Model) -> Model:
     return replace(model, layers=tuple(with_units(layer, resolved) for layer in model.layers))
 
 
+def fits(ours: Operator, theirs: Operator, names: tuple[str, ...]) -> bool:
+    """Whether the weights of those names are alike, where the first operator has them."""
+    if ours is theirs:
+        return True
+    yours = {p.name: p.shape for p in theirs.parameters}
+    return all(
+        p.shape == yours.get(p.name) and _weights(ours, p.name) == _weights(theirs, p.name)
+        for p in ours.parameters
+        if p.name in names
+    )
+
+
 def _misfit(
     unit: Unit, ours: Operator, other: Unit, theirs: Operator, names: tuple[str, ...]
 ) -> Diagnostic | None:
-    if ours is theirs:
+    if fits(ours, theirs, names):
         return None
     mine = {p.name: p.shape for p in ours.parameters}
     yours = {p.name: p.shape for p in theirs.parameters}
