@@ -1,6 +1,6 @@
 """Bodies of the operators of one model, from memory where they were resolved before.
 
-Owns: what a body depends on. Refuses: resolving one (instance.py) and which are needed (resolve.py).
+Owns: what a body depends on. Refuses: resolving one (instance.py), and which ones (resolve.py).
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 
 from starc.grammar import nodes
 from starc.search.repair import Draft
@@ -331,10 +330,13 @@ def _tie(kind: type[nodes.Shares] | type[nodes.Reuses], site: Site) -> Draft | N
     """A unit takes the weights, or features, of an earlier one with the same call."""
     labels = Labels([site.model])
     candidates = []
+    closed = [p for p, layer in site.places if isinstance(layer, nodes.Repeat | nodes.Loop)]
+    before: dict[nodes.Call | nodes.Hole | None, list[tuple[Path, nodes.Unit]]] = {}
     for path, unit in site.units:
-        earlier = [other for other in _earlier(site, path) if other[1].operator == unit.operator]
-        if not site.constrained and isinstance(unit.operator, nodes.Call):
-            earlier = _earlier(site, path)
+        alike = unit.operator if site.constrained else None
+        group = before.setdefault(alike, [])
+        earlier = _seen(group, path, closed)
+        group.append((path, unit))
         if not earlier or any(isinstance(tie, kind) for tie in ties(unit)):
             continue
         if kind is nodes.Reuses and not feature_groups(unit, site.checked.operators):
@@ -371,15 +373,14 @@ def _always(site: Site) -> Callable[[int], int]:
     return choose
 
 
-def _earlier(site: Site, path: Path) -> list[tuple[Path, nodes.Unit]]:
-    """Units that a unit may name: those before it, but none inside a repeat that it is not in."""
-    repeats = [p for p, layer in site.places if isinstance(layer, nodes.Repeat | nodes.Loop)]
+def _seen(
+    earlier: list[tuple[Path, nodes.Unit]], path: Path, repeats: list[Path]
+) -> list[tuple[Path, nodes.Unit]]:
+    """Those of earlier units that a unit may name: none inside a repeat that it is not in."""
     closed = [p for p in repeats if p != path[: len(p)]]
-    return [
-        (other, unit)
-        for other, unit in takewhile(lambda found: found[0] < path, site.units)
-        if not any(p == other[: len(p)] for p in closed)
-    ]
+    if not closed:
+        return [*earlier]
+    return [found for found in earlier if not any(p == found[0][: len(p)] for p in closed)]
 
 
 def _untie(site: Site) -> Draft | None:

@@ -5,12 +5,13 @@ Owns: the operations of this level. Refuses: mixers (`operators`), and repair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from starc.compiler.memo import Body as Resolved
 from starc.grammar import nodes
 from starc.search.operators import POINTWISE, Change, edited, whole_of
+from starc.search.remembering import per_node
 from starc.search.repair import Draft
 from starc.search.site import Operation, Site
 from starc.search.space import every
@@ -42,8 +43,10 @@ class _Pipeline:
     stages: tuple[nodes.Expr, ...]
 
 
-def _pipelines(node: nodes.Operator) -> Iterator[_Pipeline]:
+@per_node
+def _pipelines(node: nodes.Operator) -> tuple[_Pipeline, ...]:
     """Pipes of features that have a dense map or a convolution, longest ones only."""
+    found = []
     for binding in node.body:
         inside: set[int] = set()
         for n in every(binding.value):
@@ -56,7 +59,8 @@ def _pipelines(node: nodes.Operator) -> Iterator[_Pipeline]:
                 left = left.value
             mixing = isinstance(base, nodes.Call) and base.function in _MIXING
             if not mixing and {"dense", "conv"} & set(map(stage_name, stages)):
-                yield _Pipeline(binding, n, base, tuple(stages))
+                found.append(_Pipeline(binding, n, base, tuple(stages)))
+    return tuple(found)
 
 
 def _put(
@@ -73,7 +77,7 @@ def _insert(
     site: Site, node: nodes.Operator, resolved: Resolved
 ) -> tuple[nodes.Binding, ...] | None:
     """A stage more, behind a map or a shape, or in front of all where it begins with x."""
-    pipeline = site.pick(list(_pipelines(node)))
+    pipeline = site.pick(_pipelines(node))
     if pipeline is None:
         return None
     stages = list(pipeline.stages)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from starc.compiler.options import Options
 from starc.grammar import nodes
@@ -72,6 +73,7 @@ class Mutator:
         self.constrained = constrained
         self.operations = tuple(operations)
         self.repairs = Repairs()
+        self._levels: dict[str | None, tuple[list[Operation], list[int]]] = {}
 
     def mutate(
         self, program: nodes.Program, rng: random.Random, *, level: str | None = None
@@ -84,12 +86,11 @@ class Mutator:
         checked = self._checked(program)
         pool = self.pool or pool_of_program(checked, self.verifier)
         site = Site(checked, pool, self.bounds, rng, self.verifier, self.constrained)
-        operations = [o for o in self.operations if level in (None, o.level)]
-        weights = [o.weight for o in operations]
+        operations, weights = self._drawn_from(level)
         mode = "constrained" if self.constrained else "unconstrained"
         rejected: list[tuple[str, str]] = []
         for _ in range(PATIENCE):
-            operation = rng.choices(operations, weights)[0]
+            operation = rng.choices(operations, cum_weights=weights)[0]
             try:
                 made = self._draw(operation, site)
             except Rejected as reason:
@@ -111,6 +112,13 @@ class Mutator:
             )
         )
 
+    def _drawn_from(self, level: str | None) -> tuple[list[Operation], list[int]]:
+        """The operations of a level, and the sums of their weights so far."""
+        if level not in self._levels:
+            operations = [o for o in self.operations if level in (None, o.level)]
+            self._levels[level] = operations, list(accumulate(o.weight for o in operations))
+        return self._levels[level]
+
     def _draw(self, operation: Operation, site: Site) -> tuple[Checked, list[str]] | None:
         draft = operation.draw(site)
         if draft is None:
@@ -122,6 +130,8 @@ class Mutator:
         return result
 
     def _checked(self, program: nodes.Program) -> Checked:
+        if known := self.verifier.known(program):
+            return known
         for declaration in program.declarations:
             if undecided(declaration):
                 raise StarError(

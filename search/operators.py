@@ -8,25 +8,30 @@ Owns: the operations of this level, and own copies. Refuses: features (`featuriz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from starc.compiler.memo import Body as Resolved
 from starc.compiler.types import Constant, Feature
 from starc.grammar import nodes
+from starc.search.remembering import changed, per_node
 from starc.search.repair import Draft
 from starc.search.site import Operation, Site
 from starc.search.space import every
 from starc.search.trees import (
     PLACE,
     Body,
+    Path,
+    at,
     called,
     expression,
+    features,
     literal,
     once,
     parts,
     piped,
+    put,
     stage_name,
     ties,
     units,
@@ -49,10 +54,11 @@ Change = Callable[[Site, nodes.Operator, Resolved], tuple[nodes.Binding, ...] | 
 
 def edited(site: Site, change: Change) -> Draft | None:
     """A unit with a changed operator of its own."""
-    found = [u for _, u in site.units if _operator(site, u) is not None]
-    unit = site.pick(found)
-    if unit is None:
+    found = [(path, u) for path, u in site.units if _operator(site, u) is not None]
+    place = site.pick(found)
+    if place is None:
         return None
+    unit = place[1]
     node, resolved = _operator(site, unit), body_of(site, unit)
     if node is None or resolved is None:
         return None
@@ -62,39 +68,36 @@ def edited(site: Site, change: Change) -> Draft | None:
     bindings = _read(bindings, _asked(site.backbone))
     call = unit.operator
     assert isinstance(call, nodes.Call)
-    follow = followers(site, unit)
+    follow = followers(site, place)
     shop = site.shop()
     own = isinstance(shop.declared.get(node.name), nodes.Operator)
     if own and _users(site, node.name) == len(follow):
         name = shop.own(node.name, node, bindings)
     else:
         name = shop.own(shop.fresh(node.name), node, bindings)
-    return site.draft(_with_calls(site.backbone, follow, replace(call, function=name)), shop)
+    return site.draft(with_calls(site.backbone, follow, replace(call, function=name)), shop)
 
 
-def followers(site: Site, unit: nodes.Unit) -> list[nodes.Unit]:
-    """The units that change with one: all with the same call, or it alone.
+def followers(site: Site, place: tuple[Path, nodes.Unit]) -> list[Path]:
+    """The places of the units that change with one: all with the same call, or it alone.
 
     Where something is valid only, they all follow if any of them is tied.
     """
-    alike = [u for _, u in site.units if u.operator == unit.operator]
+    alike = [(path, u) for path, u in site.units if u.operator == place[1].operator]
     named = {tie.label for _, u in site.units for tie in ties(u)}
-    tied = any(ties(u) or u.label in named for u in alike if u.label or ties(u))
+    tied = any(ties(u) or u.label in named for _, u in alike if u.label or ties(u))
     if (tied and site.constrained) or site.chance():
-        return alike
-    return [unit]
+        return [path for path, _ in alike]
+    return [place[0]]
 
 
-def _with_calls(body: Body, chosen: list[nodes.Unit], call: nodes.Call) -> Body:
-    """The layers with some units, found by their identity, calling something else."""
-    wanted = {id(unit) for unit in chosen}
-
-    def change(layer: nodes.Layer) -> nodes.Layer:
-        if isinstance(layer, nodes.Unit):
-            return replace(layer, operator=call) if id(layer) in wanted else layer
-        return replace(layer, body=tuple(map(change, layer.body)))
-
-    return tuple(map(change, body))
+def with_calls(body: Body, places: Sequence[Path], call: nodes.Call) -> Body:
+    """The layers with the units at some places calling something else."""
+    for path in places:
+        unit = at(body, path)
+        assert isinstance(unit, nodes.Unit)
+        body = put(body, path, changed(unit, {"operator": call}))
+    return body
 
 
 def _operator(site: Site, unit: nodes.Unit) -> nodes.Operator | None:
@@ -116,9 +119,13 @@ def _users(site: Site, name: str) -> int:
 
 def _asked(body: Body) -> set[str]:
     """Bindings that units take from each other."""
-    found = {name for unit in units(body) for tie in ties(unit) for name in tie.names}
+    found: set[str] = set()
     for unit in units(body):
-        found |= {n.name for n in every(unit.operator) if isinstance(n, nodes.Member)}
+        for tie in ties(unit):
+            found.update(tie.names)
+        for argument, _ in features(unit):
+            if isinstance(argument.value, nodes.Member):
+                found.add(argument.value.name)
     return found
 
 
@@ -127,8 +134,13 @@ def _read(bindings: tuple[nodes.Binding, ...], asked: set[str]) -> tuple[nodes.B
     wanted = {"y"} | asked
     for binding in reversed(bindings):
         if binding.name in wanted:
-            wanted |= {n.name for n in every(binding.value) if isinstance(n, nodes.Name)}
+            wanted |= _names(binding.value)
     return tuple(b for b in bindings if b.name in wanted)
+
+
+@per_node
+def _names(value: nodes.Node) -> frozenset[str]:
+    return frozenset(n.name for n in every(value) if isinstance(n, nodes.Name))
 
 
 # --- mixing structure ---------------------------------------------------------------------------
@@ -145,8 +157,13 @@ class _Mixer:
     stages: tuple[nodes.Expr, ...] = ()
 
 
-def _low_rank(node: nodes.Operator) -> Iterator[_Mixer]:
+@per_node
+def _low_rank(node: nodes.Operator) -> tuple[_Mixer, ...]:
     """The low-rank mixers of an operator with all the stages that follow them."""
+    return tuple(_find_low_rank(node))
+
+
+def _find_low_rank(node: nodes.Operator) -> Iterator[_Mixer]:
     for binding in node.body:
         inside: set[int] = set()
         for n in every(binding.value):
@@ -160,13 +177,16 @@ def _low_rank(node: nodes.Operator) -> Iterator[_Mixer]:
                     yield _Mixer(binding, n, c, b, tuple(stages))
 
 
-def _recurrent(node: nodes.Operator) -> Iterator[_Mixer]:
+@per_node
+def _recurrent(node: nodes.Operator) -> tuple[_Mixer, ...]:
+    found = []
     for binding in node.body:
         for n in every(binding.value):
             if isinstance(n, nodes.Call) and n.function == "semi_separable":
                 if len(n.arguments) >= 3:
                     c, _, b = (a.value for a in n.arguments[:3])
-                    yield _Mixer(binding, n, c, b)
+                    found.append(_Mixer(binding, n, c, b))
+    return tuple(found)
 
 
 def _put(node: nodes.Operator, mixer: _Mixer, new: nodes.Expr) -> tuple[nodes.Binding, ...]:
@@ -269,8 +289,8 @@ def _nonlinearity(
     site: Site, node: nodes.Operator, resolved: Resolved
 ) -> tuple[nodes.Binding, ...] | None:
     """Another map from scores to weights, or another nonlinearity of a feature."""
-    mixers = list(_low_rank(node))
-    if mixers and (site.chance() or not list(_pointwise(node))):
+    mixers = _low_rank(node)
+    if mixers and (site.chance() or not _pointwise(node)):
         mixer = mixers[site.rng.randrange(len(mixers))]
         names = [stage_name(stage) for stage in mixer.stages]
         now = [name for name in names if name in WEIGHTS_OF_ROWS]
@@ -278,7 +298,7 @@ def _nonlinearity(
         kept = [s for s in mixer.stages if stage_name(s) not in WEIGHTS_OF_ROWS]
         base = parts(mixer.node)[0]
         return _put(node, mixer, piped(base, [*kept, expression(str(kind))]))
-    chosen = site.pick(list(_pointwise(node)))
+    chosen = site.pick(_pointwise(node))
     if chosen is None:
         return None
     binding, pipe = chosen
@@ -287,14 +307,17 @@ def _nonlinearity(
     return _put(node, _Mixer(binding, pipe, new, new), new)
 
 
-def _pointwise(node: nodes.Operator) -> Iterator[tuple[nodes.Binding, nodes.Pipe]]:
+@per_node
+def _pointwise(node: nodes.Operator) -> tuple[tuple[nodes.Binding, nodes.Pipe], ...]:
     """Stages that bend features; those of mixers are found by what the pipe begins with."""
+    found = []
     for binding in node.body:
         for n in every(binding.value):
             if isinstance(n, nodes.Pipe) and stage_name(n.stage) in POINTWISE:
                 base, _ = parts(n)
                 if not isinstance(base, nodes.Call) or base.function != "low_rank":
-                    yield binding, n
+                    found.append((binding, n))
+    return tuple(found)
 
 
 def _sparsity(
@@ -352,9 +375,10 @@ def whole_number(value: object) -> int | None:
 
 def _number(site: Site) -> Draft | None:
     """Another whole number for a parameter: twice or half of it, one more or less."""
-    unit = site.pick([u for _, u in site.units if body_of(site, u) is not None])
-    if unit is None:
+    place = site.pick([(p, u) for p, u in site.units if body_of(site, u) is not None])
+    if place is None:
         return None
+    unit = place[1]
     node, resolved, call = _operator(site, unit), body_of(site, unit), unit.operator
     assert node is not None
     assert resolved is not None
@@ -372,8 +396,8 @@ def _number(site: Site) -> Draft | None:
     chosen = site.pick([n for n in values if n >= 1 and n != now])
     if chosen is None:
         return None
-    changed = replace(call, arguments=_given(call, node, name, literal(chosen)))
-    return site.draft(_with_calls(site.backbone, followers(site, unit), changed))
+    other = replace(call, arguments=_given(call, node, name, literal(chosen)))
+    return site.draft(with_calls(site.backbone, followers(site, place), other))
 
 
 def _legal(now: int, name: str, width: int) -> list[int]:

@@ -12,11 +12,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from starc.grammar import nodes
 from starc.grammar.errors import StarError
 from starc.search.space import Labels, drop_labels, given_in
-from starc.search.trees import Body, Workshop, features, literal, places, size, ties, units
+from starc.search.trees import Body, Workshop, features, literal, mentioned, size, ties, units
 from starc.search.verifying import Checked, Verifier
 
 MOVED, DROPPED, NUMBER = "tie moved", "tie dropped", "number re-chosen"
@@ -95,12 +96,7 @@ def mend(
     Raises Rejected where there is no way, where it has more than `most` units, and, without
     `repair`, where any repair is needed.
     """
-    known = {
-        layer.label: layer
-        for _, layer in places(before.model.backbone)
-        if isinstance(layer, nodes.Unit | nodes.Parallel) and layer.label
-    }
-    settler = _Settler({**known, **draft.labelled}, draft.model)
+    settler = _Settler({**before.labelled, **draft.labelled}, draft.model)
     body = settler.settle(draft.model.backbone)
     repairs = settler.repairs
     if repairs and not repair:
@@ -125,15 +121,9 @@ def _checked(draft: Draft, body: Body, verifier: Verifier, most: int) -> Checked
 
 def without_unused_labels(body: Body) -> Body:
     """The layers without the labels that nobody names."""
-    named = {label for unit in units(body) for label in _mentioned(unit)}
-    given = {getattr(layer, "label", None) for _, layer in places(body)} - {None}
-    unused = {str(label) for label in given} - named
+    named = {label for unit in units(body) for label in mentioned(unit)}
+    unused = {label for layer in body for label in given_in(layer)} - named
     return drop_labels(body, unused) if unused else body
-
-
-def _mentioned(unit: nodes.Unit) -> Iterator[str]:
-    yield from (str(tie.label) for tie in ties(unit))
-    yield from (label for _, label in features(unit))
 
 
 # --- ties to units that are not there -----------------------------------------------------------
@@ -146,35 +136,64 @@ class _Cell:
     unit: nodes.Unit
 
 
+@dataclass
+class _Visible:
+    """Layers that a place of the backbone sees, and those of them that have labels."""
+
+    layers: list[_Cell | nodes.Parallel] = field(default_factory=list)
+    labelled: dict[str, _Cell | nodes.Parallel] = field(default_factory=dict)
+
+    def add(self, layer: _Cell | nodes.Parallel, label: str | None) -> None:
+        self.layers.append(layer)
+        if label:
+            self.labelled[label] = layer
+
+    def find(self, label: str) -> _Cell | nodes.Parallel | None:
+        """The layer of a label, which a unit inside a repeat may have been given from there."""
+        if label in self.labelled:
+            return self.labelled[label]
+        cells = (c for c in self.layers if isinstance(c, _Cell) and c.unit.label == label)
+        return next(cells, None)
+
+    def inner(self) -> _Visible:
+        """What the layers of a repeat see."""
+        return _Visible([*self.layers], {**self.labelled})
+
+
 class _Settler:
     """Goes through a backbone and makes every mention of a unit one of an earlier unit."""
 
     def __init__(self, before: Mapping[str, nodes.Layer], model: nodes.Model) -> None:
-        self.before, self.labels = before, Labels([])
-        self.labels.taken = {label for layer in model.backbone for label in given_in(layer)}
-        self.labels.taken |= {setting.name for setting in model.settings} | set(before)
+        self.before, self.model = before, model
         self.repairs: list[str] = []
-        self.cells: dict[int, _Cell] = {}
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Labels that are free."""
+        free = Labels([])
+        free.taken = {label for layer in self.model.backbone for label in given_in(layer)}
+        free.taken |= {setting.name for setting in self.model.settings} | set(self.before)
+        return free
 
     def settle(self, body: Body) -> Body:
-        if not any(ties(unit) or features(unit) for unit in units(body)):
+        if not any(mentioned(unit) for unit in units(body)):
             return body
-        drafts = self.body(body, [])
+        drafts = self.body(body, _Visible())
         return tuple(map(self.frozen, drafts))
 
-    def body(self, layers: Body, visible: list[_Cell | nodes.Parallel]) -> list[object]:
+    def body(self, layers: Body, visible: _Visible) -> list[object]:
         return [self.layer(layer, visible) for layer in layers]
 
-    def layer(self, layer: nodes.Layer, visible: list[_Cell | nodes.Parallel]) -> object:
+    def layer(self, layer: nodes.Layer, visible: _Visible) -> object:
         if isinstance(layer, nodes.Unit):
-            cell = _Cell(self.unit(layer, visible))
-            visible.append(cell)
+            cell = _Cell(self.unit(layer, visible) if mentioned(layer) else layer)
+            visible.add(cell, layer.label)
             return cell
         if isinstance(layer, nodes.Parallel):
             inner = self.body(layer.body, visible)
-            visible.append(layer)
+            visible.add(layer, layer.label)
             return layer, inner
-        return layer, self.body(layer.body, list(visible))
+        return layer, self.body(layer.body, visible.inner())
 
     def frozen(self, draft: object) -> nodes.Layer:
         if isinstance(draft, _Cell):
@@ -186,9 +205,9 @@ class _Settler:
         kept: nodes.Layer = layer if unchanged else replace(layer, body=body)
         return kept
 
-    def unit(self, unit: nodes.Unit, visible: list[_Cell | nodes.Parallel]) -> nodes.Unit:
+    def unit(self, unit: nodes.Unit, visible: _Visible) -> nodes.Unit:
         for tie in ties(unit):
-            found = _labelled(str(tie.label), visible)
+            found = visible.find(str(tie.label))
             if isinstance(found, _Cell) and self.fits(tie, unit, found.unit):
                 continue
             old = unit if isinstance(found, _Cell) else self.before.get(str(tie.label))
@@ -200,7 +219,7 @@ class _Settler:
             unit = replace(unit, modifiers=tuple(kept))
         for argument, name in features(unit):
             value = argument.value
-            if _labelled(name, visible) or (
+            if visible.find(name) or (
                 isinstance(value, nodes.Name) and name not in self.before
             ):
                 continue
@@ -226,24 +245,16 @@ class _Settler:
             and ours.function == theirs.function
         )
 
-    def other(self, old: nodes.Layer | None, visible: list[_Cell | nodes.Parallel]) -> str | None:
+    def other(self, old: nodes.Layer | None, visible: _Visible) -> str | None:
         """The label of the last visible unit with the call that another had, made if need be."""
         if not isinstance(old, nodes.Unit):
             return None
-        for cell in reversed(visible):
+        for cell in reversed(visible.layers):
             if isinstance(cell, _Cell) and cell.unit.operator == old.operator:
                 if cell.unit.label is None:
                     cell.unit = replace(cell.unit, label=self.labels.fresh("u"))
                 return cell.unit.label
         return None
-
-
-def _labelled(label: str, visible: list[_Cell | nodes.Parallel]) -> _Cell | nodes.Parallel | None:
-    for layer in reversed(visible):
-        own = layer.unit.label if isinstance(layer, _Cell) else layer.label
-        if own == label:
-            return layer
-    return None
 
 
 def with_argument(unit: nodes.Unit, old: nodes.Argument, value: nodes.Expr) -> nodes.Unit:

@@ -23,7 +23,7 @@ from starc.compiler.program import choose_model, link, parse_limited
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.source import Source, Span
-from starc.search.remembering import per_node
+from starc.search.remembering import changed, per_node
 
 Choose = Callable[[int], int]
 """Draws one of so many options, from 0."""
@@ -307,6 +307,8 @@ def relabel(body: tuple[nodes.Layer, ...], rename: Callable[[str], str]) -> tupl
 @per_node
 def given_in(root: nodes.Node) -> tuple[str, ...]:
     """The labels that layers of a tree give themselves, in the order of the text."""
+    if isinstance(root, nodes.Unit) and isinstance(root.operator, nodes.Call):
+        return () if root.label is None else (root.label,)
     layers = (node for node in every(root) if isinstance(node, nodes.Unit | nodes.Parallel))
     return tuple(dict.fromkeys(layer.label for layer in layers if layer.label is not None))
 
@@ -316,7 +318,10 @@ def labels_in(root: nodes.Node) -> frozenset[str]:
     """The labels of a tree, those of ties among them."""
     if isinstance(root, nodes.Model):
         return frozenset[str]().union(*map(labels_in, root.backbone))
-    labels = (getattr(node, "label", None) for node in every(root))
+    parts = every(root)
+    if isinstance(root, nodes.Unit) and isinstance(root.operator, nodes.Call):
+        parts = iter((root, *root.modifiers))
+    labels = (getattr(node, "label", None) for node in parts)
     return frozenset(label for label in labels if label is not None)
 
 
@@ -377,7 +382,8 @@ def every(root: nodes.Node) -> Iterator[nodes.Node]:
         for name in _parts(type(node))[::-1]:
             value = getattr(node, name)
             if isinstance(value, tuple):
-                stack += [item for item in value[::-1] if isinstance(item, nodes.Node)]
+                if value and isinstance(value[0], nodes.Node):
+                    stack += value[::-1]
             elif isinstance(value, nodes.Node):
                 stack.append(value)
 
@@ -395,18 +401,18 @@ def _parts(kind: type[nodes.Node]) -> tuple[str, ...]:
 
 def rewrite(node: _NodeT, change: Callable[[nodes.Node], nodes.Node]) -> _NodeT:
     """The tree with `change` applied to every node, children first; unchanged parts are kept."""
-    changed: dict[str, Any] = {}
+    other: dict[str, Any] = {}
     for name in _parts(type(node)):
         value = getattr(node, name)
         if isinstance(value, nodes.Node):
             new = rewrite(value, change)
             if new is not value:
-                changed[name] = new
-        elif isinstance(value, tuple) and any(isinstance(v, nodes.Node) for v in value):
-            items = tuple(rewrite(v, change) for v in value)
+                other[name] = new
+        elif isinstance(value, tuple) and value and isinstance(value[0], nodes.Node):
+            items = tuple([rewrite(v, change) for v in value])
             if any(new is not old for new, old in zip(items, value, strict=True)):
-                changed[name] = items
-    return change(replace(node, **changed) if changed else node)  # type: ignore[return-value]
+                other[name] = items
+    return change(changed(node, other) if other else node)  # type: ignore[return-value]
 
 
 def decided_anew(node: nodes.Node) -> bool:

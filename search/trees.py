@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from starc.grammar import nodes
 from starc.grammar.errors import StarError
 from starc.grammar.parser import parse
 from starc.grammar.source import Source, Span
-from starc.search.remembering import per_node
+from starc.search.remembering import changed, per_node
 from starc.search.space import every, number, rewrite, whole
 
 Path = tuple[int, ...]
@@ -104,7 +104,8 @@ def size(body: Body) -> int:
 # --- what units name ---------------------------------------------------------------------------
 
 
-def features(unit: nodes.Unit) -> list[tuple[nodes.Argument, str]]:
+@per_node
+def features(unit: nodes.Unit) -> tuple[tuple[nodes.Argument, str], ...]:
     """Arguments of a unit that may be features of earlier units, and the labels that they name."""
     found: list[tuple[nodes.Argument, str]] = []
     if isinstance(unit.operator, nodes.Call):
@@ -113,12 +114,19 @@ def features(unit: nodes.Unit) -> list[tuple[nodes.Argument, str]]:
                 found.append((argument, argument.value.unit))
             elif isinstance(argument.value, nodes.Name):
                 found.append((argument, argument.value.name))
-    return found
+    return tuple(found)
 
 
-def ties(unit: nodes.Unit) -> list[nodes.Shares | nodes.Reuses]:
+@per_node
+def ties(unit: nodes.Unit) -> tuple[nodes.Shares | nodes.Reuses, ...]:
     """What a unit takes from others by its modifiers."""
-    return [m for m in unit.modifiers if isinstance(m, nodes.Shares | nodes.Reuses)]
+    return tuple(m for m in unit.modifiers if isinstance(m, nodes.Shares | nodes.Reuses))
+
+
+@per_node
+def mentioned(unit: nodes.Unit) -> tuple[str, ...]:
+    """The words of a unit that may be labels of earlier ones."""
+    return (*(str(tie.label) for tie in ties(unit)), *(label for _, label in features(unit)))
 
 
 def plain(layer: nodes.Unit | nodes.Parallel) -> nodes.Unit | nodes.Parallel:
@@ -180,16 +188,15 @@ def stage_name(stage: nodes.Node) -> str:
 
 def moved(node: _NodeT, span: Span) -> _NodeT:
     """The tree with every part at one place, as the text there had made it."""
-    changed: dict[str, Any] = {}
-    for f in fields(node):
-        value = getattr(node, f.name)
+    found: dict[str, Any] = {}
+    for name, value in node.__dict__.items():
         if isinstance(value, Span):
-            changed[f.name] = span
+            found[name] = span
         elif isinstance(value, nodes.Node):
-            changed[f.name] = moved(value, span)
+            found[name] = moved(value, span)
         elif isinstance(value, tuple) and value and isinstance(value[0], nodes.Node):
-            changed[f.name] = tuple(moved(v, span) for v in value)
-    return replace(node, **changed)
+            found[name] = tuple([moved(v, span) for v in value])
+    return changed(node, found)
 
 
 def once(root: _NodeT, old: nodes.Node, new: nodes.Node) -> _NodeT:
@@ -280,8 +287,8 @@ class Workshop:
                 if name in names or name not in theirs:
                     continue
                 names[name] = self._adopted(name, theirs, uses)
-        changed = {old: new for old, new in names.items() if old != new}
-        return tuple(_recalled(layer, changed) for layer in body) if changed else body
+        other = {old: new for old, new in names.items() if old != new}
+        return tuple(_recalled(layer, other) for layer in body) if other else body
 
     def _adopted(self, name: str, theirs: Mapping[str, nodes.Operator], uses: Declared) -> str:
         node, mine = theirs[name], self.operators.get(name)
@@ -348,18 +355,9 @@ def _wanted(
 ) -> set[str]:
     """The operators that a model needs, with all that these call."""
     found: set[str] = set()
-    left: list[str] = []
-    for unit in units(model.backbone):
-        left += _named(unit.operator)
-    left += [name for setting in model.settings for name in called(setting.value)]
-    for _, layer in places(model.backbone):
-        if isinstance(layer, nodes.Unit | nodes.Parallel):
-            left += [
-                name
-                for m in layer.modifiers
-                if isinstance(m, nodes.With)
-                for name in called(m.value)
-            ]
+    left = [name for setting in model.settings for name in called(setting.value)]
+    for layer in model.backbone:
+        left += _needed(layer)
     while left:
         name = left.pop()
         if name in found or name not in operators:
@@ -370,10 +368,24 @@ def _wanted(
     return found
 
 
-def _named(call: nodes.Expr) -> Sequence[str]:
-    if isinstance(call, nodes.Call) and call.function != "experts":
-        return [call.function]  # arguments are numbers and features
-    return called(call)
+@per_node
+def _needed(layer: nodes.Layer) -> tuple[str, ...]:
+    """What the units of a layer call, and its residuals."""
+    found: list[str] = []
+    if isinstance(layer, nodes.Unit):
+        call = layer.operator
+        if isinstance(call, nodes.Call) and call.function != "experts":
+            found.append(call.function)  # arguments are numbers and features
+        else:
+            found += called(call)
+    else:
+        for inner in layer.body:
+            found += _needed(inner)
+    if isinstance(layer, nodes.Unit | nodes.Parallel):
+        for modifier in layer.modifiers:
+            if isinstance(modifier, nodes.With):
+                found += called(modifier.value)
+    return tuple(found)
 
 
 def pick(rng: random.Random, items: Sequence[Any]) -> Any:

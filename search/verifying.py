@@ -30,7 +30,7 @@ from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
 
 _BODIES, _UNITS = 6_000, 30_000
-"""So many bodies of operators or units, and everything is forgotten: a search makes ever new ones."""
+"""So many bodies or units, and everything is forgotten: a search makes ever new ones."""
 
 _PASSES = dict(PIPELINE)
 _CANONICAL = [_PASSES[n] for n in ("canonicalize", "infer", "common_subexpressions")]
@@ -64,6 +64,19 @@ class Checked:
         return self.drafted.settings
 
     @cached_property
+    def labelled(self) -> Mapping[str, nodes.Unit | nodes.Parallel]:
+        """Units and parallels by their labels."""
+        found: dict[str, nodes.Unit | nodes.Parallel] = {}
+        left = [*self.model.backbone]
+        while left:
+            layer = left.pop()
+            if isinstance(layer, nodes.Unit | nodes.Parallel) and layer.label:
+                found[layer.label] = layer
+            if not isinstance(layer, nodes.Unit):
+                left += layer.body
+        return found
+
+    @cached_property
     def bodies(self) -> Mapping[int, Body]:
         """What the operators of units were resolved to, by the identity of the syntax; of a repeat,
         in its first copy."""
@@ -86,9 +99,8 @@ class Verifier:
         Programs of one `identity` have one digest; those of one digest have one identity unless
         their bindings are named otherwise.
         """
-        known = self._checked.get((id(program), model))
-        if known:
-            return known[1]
+        if known := self.known(program, model):
+            return known
         if len(self.memo.bodies) > _BODIES or len(self.memo.units) > _UNITS:
             self._forget()
         linked = self._linked(program)
@@ -100,6 +112,11 @@ class Verifier:
             self._checked.clear()
         self._checked[id(program), model] = program, checked
         return checked
+
+    def known(self, program: nodes.Program, model: str | None = None) -> Checked | None:
+        """What `check` gave for this very program not long ago."""
+        known = self._checked.get((id(program), model))
+        return known[1] if known else None
 
     def _linked(self, program: nodes.Program) -> Linked:
         """As `link`, but every `use` is looked up once."""

@@ -71,7 +71,8 @@ class Rewriter:
         if unchanged and _whole(before):
             return before
         outputs = tuple((name, new[id]) for name, id in before.outputs)
-        values, outputs, parameters = prune(kept, outputs, {**self._owned, **self.builder.parameters})
+        known = {**self._owned, **self.builder.parameters}
+        values, outputs, parameters = prune(kept, outputs, known)
         if values == before.values and (outputs, parameters) == (before.outputs, before.parameters):
             return before
         return replace(before, values=values, outputs=outputs, parameters=parameters)
