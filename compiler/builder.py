@@ -175,12 +175,15 @@ def prune(
     if len(order) == len(values):
         kept = tuple(values)
     else:
-        kept = tuple(
-            values[old].over(tuple(renumbered[i] for i in values[old].inputs)) for old in order
-        )
+        kept = tuple([_renumbered(values[old], renumbered) for old in order])
     used = dict.fromkeys(name for value in kept for name in value.parameters)
     return (
         kept,
         tuple((name, renumbered[id]) for name, id in outputs),
         tuple(parameters[name] for name in used),
     )
+
+
+def _renumbered(value: Value, numbers: Mapping[int, int]) -> Value:
+    inputs = tuple([numbers[i] for i in value.inputs])
+    return value if inputs == value.inputs else value.over(inputs)

@@ -144,13 +144,14 @@ def label_span(layer: Labelled) -> Span:
 def has_units(layer: DraftLayer) -> bool:
     """Whether anything is left of a layer: `repeat 0` leaves nothing."""
     match layer:
+        case Draft():
+            return True
         case DraftRepeat():
             return any(has_units(inner) for body in layer.bodies for inner in body)
         case DraftLoop():
             return any(map(has_units, layer.body))
         case DraftParallel():
             return bool(layer.branches)
-    return True
 
 
 @dataclass(frozen=True)

@@ -64,29 +64,43 @@ class KnownUnit:
     kept: Key
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Told:
+    """What a unit says; `words` of it may be labels of others."""
+
+    words: tuple[str, ...]
+
+
+def _words(unit: nodes.Unit) -> tuple[str, ...]:
+    found = [m.label for m in unit.modifiers if not isinstance(m, nodes.With)]
+    if isinstance(unit.operator, nodes.Call):
+        for argument in unit.operator.arguments:
+            value = argument.value
+            found.append(getattr(value, "unit", None) or getattr(value, "name", None))
+    return tuple(dict.fromkeys(word for word in found if word))
+
+
 class Memo:
     """Bodies by operator and arguments, units by what they name, frozen operators, settings."""
 
     def __init__(self) -> None:
         self.bodies: dict[Key, Body] = {}
         self.units: dict[Key, KnownUnit] = {}
-        self._words: dict[int, tuple[nodes.Unit, tuple[str, ...]]] = {}
+        self._told: dict[int, tuple[nodes.Unit, Told]] = {}
+        self._alike: dict[nodes.Unit, Told] = {}
         self._operators: dict[Key, tuple[Body, Operator]] = {}
         self._settings: dict[int, tuple[tuple[nodes.Setting, ...], Settings]] = {}
         self._contexts: dict[Key, int] = {}
         self._routed: dict[nodes.Call, tuple[nodes.Operator, nodes.Call]] = {}
 
-    def words(self, unit: nodes.Unit) -> tuple[str, ...]:
-        """The words of a unit that may be labels of others, in the order of the text."""
-        known = self._words.get(id(unit))
+    def told(self, unit: nodes.Unit) -> Told:
+        """What a unit says: the same object for units that say the same."""
+        known = self._told.get(id(unit))
         if known is None:
-            found = [m.label for m in unit.modifiers if not isinstance(m, nodes.With)]
-            if isinstance(unit.operator, nodes.Call):
-                for argument in unit.operator.arguments:
-                    value = argument.value
-                    found += [getattr(value, "unit", None) or getattr(value, "name", None)]
-            words = tuple(dict.fromkeys(word for word in found if word))
-            self._words[id(unit)] = known = unit, words
+            told = self._alike.get(unit)
+            if told is None:
+                self._alike[unit] = told = Told(_words(unit))
+            self._told[id(unit)] = known = unit, told
         return known[1]
 
     def context(self, numbers: Mapping[str, Numeric]) -> int:

@@ -176,13 +176,12 @@ class Resolver:
         """The layers of a body; faulty ones are reported and left out, as is `repeat 0`."""
         found: list[DraftLayer] = []
         for layer in body:
-            label = None if isinstance(layer, nodes.Repeat | nodes.Loop) else layer.label
             try:
                 draft = self._resolve_layer(layer, scope, residual)
                 if has_units(draft):
                     found.append(draft)
             except (StarError, Poisoned) as failure:
-                if label:
+                if label := getattr(layer, "label", None):
                     scope.failed.add(label)
                 if isinstance(failure, StarError):
                     self.report(failure)
@@ -191,7 +190,8 @@ class Resolver:
     def _resolve_layer(self, layer: nodes.Layer, scope: Scope, residual: Residual) -> DraftLayer:
         match layer:
             case nodes.Unit():
-                self._label(layer, scope)
+                if layer.label:
+                    self._label(layer, scope)
                 return self._unit(layer, scope, residual)
             case nodes.Repeat():
                 return self._repeat(layer, scope, residual)
@@ -325,12 +325,12 @@ class Resolver:
 
     def _key(self, unit: nodes.Unit, scope: Scope, residual: Residual) -> Key:
         """What a unit depends on beside its place: what it says and what that means here."""
-        words = self.memo.words(unit)
-        if not words:
-            return unit, self.settings, residual
+        told = self.memo.told(unit)
+        if not told.words:
+            return told, self.settings, residual
         labels, streams = scope.labels, scope.streams
-        named = [labels[w].body if w in labels else w in streams for w in words]
-        return unit, self.settings, residual, *named
+        named = [labels[w].body if w in labels else w in streams for w in told.words]
+        return told, self.settings, residual, *named
 
     def _recalled(
         self, unit: nodes.Unit, scope: Scope, residual: Residual, layer: int

@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from starc.grammar import nodes
 from starc.grammar.errors import StarError
+from starc.search.remembering import per_node
 from starc.search.space import Labels, drop_labels, given_in
 from starc.search.trees import Body, Workshop, features, literal, mentioned, size, ties, units
 from starc.search.verifying import Checked, Verifier
@@ -121,12 +123,71 @@ def _checked(draft: Draft, body: Body, verifier: Verifier, most: int) -> Checked
 
 def without_unused_labels(body: Body) -> Body:
     """The layers without the labels that nobody names."""
-    named = {label for unit in units(body) for label in mentioned(unit)}
-    unused = {label for layer in body for label in given_in(layer)} - named
+    unused: set[str] = set()
+    for layer in body:
+        unused.update(given_in(layer))
+    for layer in body:
+        unused.difference_update(_mentioned_in(layer))
     return drop_labels(body, unused) if unused else body
 
 
+@per_node
+def _mentioned_in(layer: nodes.Layer) -> tuple[str, ...]:
+    if isinstance(layer, nodes.Unit):
+        return mentioned(layer)
+    return tuple(label for unit in units(layer.body) for label in mentioned(unit))
+
+
 # --- ties to units that are not there -----------------------------------------------------------
+
+
+_WEIGHTS, _TIE, _MEMBER, _NAME = range(4)
+
+
+class _Want(NamedTuple):
+    """A mention of a layer: all weights of a unit that calls `function`, a tie to a unit, a feature
+    of a layer, or a name, which may be a number's."""
+
+    label: str
+    kind: int
+    function: str = ""
+
+    def met(self, visible: Mapping[str, str | None]) -> bool:
+        """Whether it is met by layers given as functions by their labels, None for a parallel."""
+        if self.kind == _WEIGHTS:
+            return visible.get(self.label) == self.function
+        if self.kind == _TIE:
+            return visible.get(self.label) is not None
+        return self.label in visible
+
+
+_Gives = tuple[tuple[str, str | None], ...]
+
+
+@per_node
+def _bonds(layer: nodes.Layer) -> tuple[tuple[_Want, ...], _Gives]:
+    """What a layer wants of earlier ones, and the labels that later ones see."""
+    if not isinstance(layer, nodes.Unit):
+        wants: list[_Want] = []
+        inside: dict[str, str | None] = {}
+        for inner in layer.body:
+            theirs, given = _bonds(inner)
+            wants += [want for want in theirs if not want.met(inside)]
+            inside.update(given)
+        if not isinstance(layer, nodes.Parallel):
+            return tuple(wants), ()
+        if layer.label:
+            inside[layer.label] = None
+        return tuple(wants), tuple(inside.items())
+    function = layer.operator.function if isinstance(layer.operator, nodes.Call) else ""
+    found = []
+    for tie in ties(layer):
+        whole = isinstance(tie, nodes.Shares) and tie.names == ("*",)
+        found.append(_Want(str(tie.label), _WEIGHTS if whole else _TIE, function))
+    for argument, label in features(layer):
+        kind = _MEMBER if isinstance(argument.value, nodes.Member) else _NAME
+        found.append(_Want(label, kind))
+    return tuple(found), ((layer.label, function),) if layer.label else ()
 
 
 @dataclass
@@ -176,10 +237,21 @@ class _Settler:
         return free
 
     def settle(self, body: Body) -> Body:
-        if not any(mentioned(unit) for unit in units(body)):
+        if self.holds(body):
             return body
         drafts = self.body(body, _Visible())
         return tuple(map(self.frozen, drafts))
+
+    def holds(self, body: Body) -> bool:
+        """Whether all that is mentioned is there, as it nearly always is."""
+        visible: dict[str, str | None] = {}
+        for layer in body:
+            wants, gives = _bonds(layer)
+            for want in wants:
+                if not want.met(visible) and (want.kind != _NAME or want.label in self.before):
+                    return False
+            visible.update(gives)
+        return True
 
     def body(self, layers: Body, visible: _Visible) -> list[object]:
         return [self.layer(layer, visible) for layer in layers]

@@ -91,14 +91,15 @@ def count_of(layer: nodes.Repeat | nodes.Loop) -> int | None:
 
 def size(body: Body) -> int:
     """Units of a body, repeats unrolled; counts that are computed are taken as 1."""
-    total = 0
-    for layer in body:
-        if isinstance(layer, nodes.Unit):
-            total += 1
-        else:
-            times = (count_of(layer) or 1) if isinstance(layer, nodes.Repeat) else 1
-            total += size(layer.body) * times
-    return total
+    return sum(map(_size, body))
+
+
+@per_node
+def _size(layer: nodes.Layer) -> int:
+    if isinstance(layer, nodes.Unit):
+        return 1
+    times = (count_of(layer) or 1) if isinstance(layer, nodes.Repeat) else 1
+    return size(layer.body) * times
 
 
 # --- what units name ---------------------------------------------------------------------------
@@ -355,16 +356,16 @@ def _wanted(
 ) -> set[str]:
     """The operators that a model needs, with all that these call."""
     found: set[str] = set()
-    left = [name for setting in model.settings for name in called(setting.value)]
+    left = {name for setting in model.settings for name in called(setting.value)}
     for layer in model.backbone:
-        left += _needed(layer)
+        left.update(_needed(layer))
     while left:
         name = left.pop()
         if name in found or name not in operators:
             continue
         found.add(name)
         if operators[name].span.source == source:  # others call what their own files declare
-            left += called(operators[name])
+            left.update(called(operators[name]))
     return found
 
 

@@ -217,80 +217,68 @@ class _Said:
     parameters its units have."""
 
     def __init__(self, verifier: Verifier, drafted: Drafted, forms: _Forms) -> None:
-        self.verifier, self.drafted = verifier, drafted
-        self.fitting, self.size, calm = True, 0, False
-        self.known: dict[str, _Form] = {}
-        self.order: dict[str, int] = {}
-        for number, draft in enumerate(drafted.units()):
-            key = id(draft.body), draft.asked
-            form = forms.get(key)
-            if form is None:
-                plain = drafted.plain(draft)
-                forms[key] = form = _form(spread(plain, drafted.settings.init), plain)
-            self.known[draft.path], self.order[draft.path] = form, number
-            self.size += form.size
-            calm = calm or form.calm
-        self.owners: dict[tuple[str, str], str] = {}
-        said = [self._layer(layer) for layer in drafted.layers]
-        depth = drafted.passed if calm and drafted.settings.init.calm else None
-        text = repr((verifier.text(drafted.settings), depth, said))
-        self.identity = hashlib.sha256(text.encode()).hexdigest()
+        self.verifier, self.drafted, self.known = verifier, drafted, forms
+        self.fitting, self.size, self.calm = True, 0, False
+        self.forms: list[_Form] = []  # of the units so far
+        self.numbers: dict[str, int] = {}  # of layers that have a label
+        self.owners: dict[tuple[int, str], int] = {}
+        self.words: list[str] = [verifier.text(drafted.settings)]
+        self._layers(drafted.layers)
+        if self.calm and drafted.settings.init.calm:
+            self.words.append(str(drafted.passed))
+        self.identity = hashlib.sha256("\n".join(self.words).encode()).hexdigest()
 
-    @cached_property
-    def parallels(self) -> dict[str, int]:
-        """Parallels, too, by their numbers."""
-        return {path: n for n, path in enumerate(_parallels(self.drafted.layers), len(self.order))}
+    def _layers(self, layers: Sequence[DraftLayer]) -> None:
+        for layer in layers:
+            match layer:
+                case Draft():
+                    self._unit(layer)
+                case DraftRepeat():
+                    for body in layer.bodies:
+                        self.words.append("repeat")
+                        self._layers(body)
+                    self.words.append("end")
+                case DraftLoop():
+                    self.words.append(f"loop {layer.times}")
+                    self._layers(layer.body)
+                    self.words.append("end")
+                case DraftParallel():
+                    self.numbers[layer.path] = -len(self.words)
+                    self.words.append(f"{layer.mode} {self.verifier.text(layer.residual)}")
+                    self._layers(layer.branches)
+                    self.words.append("end")
 
-    def _layer(self, layer: DraftLayer) -> object:
-        match layer:
-            case Draft():
-                return self._unit(layer)
-            case DraftRepeat():
-                return [list(map(self._layer, body)) for body in layer.bodies]
-            case DraftLoop():
-                return layer.times, list(map(self._layer, layer.body))
-            case DraftParallel():
-                residual = self.verifier.text(layer.residual)
-                return layer.mode, list(map(self._layer, layer.branches)), residual
+    def _unit(self, draft: Draft) -> None:
+        key = id(draft.body), draft.asked
+        form = self.known.get(key)
+        if form is None:
+            plain = self.drafted.plain(draft)
+            self.known[key] = form = _form(spread(plain, self.drafted.settings.init), plain)
+        if draft.unit.label:
+            self.numbers[draft.path] = len(self.forms)
+        self.words.append(form.digest)
+        self.words.append(self.verifier.text(draft.residual))
+        if draft.inputs:
+            read = form.inputs
+            said = [(n, self.numbers[ref.unit], ref.name) for n, ref in draft.inputs if n in read]
+            self.words += [repr(said)] if said else []
+        if draft.shares and (ties := self._ties(draft, form)):
+            self.words.append(repr(ties))
+        self.forms.append(form)
+        self.size += form.size
+        self.calm = self.calm or form.calm
 
-    def _unit(self, draft: Draft) -> object:
-        form, residual = self.known[draft.path], self.verifier.text(draft.residual)
-        if not draft.inputs and not draft.shares:
-            return form.digest, residual
-        order = self.order
-        inputs = [
-            (name, order[ref.unit] if ref.unit in order else self.parallels[ref.unit], ref.name)
-            for name, ref in draft.inputs
-            if name in form.inputs
-        ]
-        return form.digest, residual, inputs, self._ties(draft, form)
-
-    def _ties(self, draft: Draft, form: _Form) -> list[tuple[str, int]]:
+    def _ties(self, draft: Draft, form: _Form) -> tuple[tuple[str, int], ...]:
         """(weight, number of the unit that owns it), as the pass `share` ties them."""
-        ties: dict[str, str] = {}
+        ties: dict[str, int] = {}
         for names, source in draft.shares:
-            theirs = self.known[source.path].operator
-            if not self.verifier.fits(form.operator, theirs, names):
+            number = self.numbers[source.path]
+            if not self.verifier.fits(form.operator, self.forms[number].operator, names):
                 self.fitting = False
             for name in form.names.intersection(names):
-                ties[name] = self.owners.get((source.path, name), source.path)
-                self.owners[draft.path, name] = ties[name]
-        return sorted((n, self.order[path]) for n, path in ties.items() if n in form.parameters)
-
-
-def _parallels(layers: Sequence[DraftLayer]) -> list[str]:
-    """The paths of all parallels, in order."""
-    found: list[str] = []
-    for layer in layers:
-        match layer:
-            case DraftRepeat():
-                for body in layer.bodies:
-                    found += _parallels(body)
-            case DraftLoop():
-                found += _parallels(layer.body)
-            case DraftParallel():
-                found += [layer.path, *_parallels(layer.branches)]
-    return found
+                ties[name] = self.owners.get((number, name), number)
+                self.owners[len(self.forms), name] = ties[name]
+        return tuple(sorted((n, number) for n, number in ties.items() if n in form.parameters))
 
 
 def _ends(settings: Settings) -> str:

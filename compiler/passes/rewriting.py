@@ -38,9 +38,13 @@ class Rewriter:
 
     def copy(self, value: Value, inputs: tuple[int, ...]) -> int:
         """The same value over new inputs."""
-        parameters = tuple(self._owned[name] for name in value.parameters)
-        before = self.operator.values
-        if all(self.type(n) == before[o].type for n, o in zip(inputs, value.inputs, strict=True)):
+        parameters = [self._owned[name] for name in value.parameters]
+        before, now = self.operator.values, self.builder.values
+        for new, old in zip(inputs, value.inputs, strict=True):
+            type_ = now[new].type
+            if type_ is not before[old].type and type_ != before[old].type:
+                break
+        else:
             return self.builder.keep(value, inputs, parameters)
         return self.builder.emit(
             value.op, inputs, value.attributes, value.span, value.name, parameters
