@@ -72,6 +72,14 @@ def format_program(program: Program) -> str:
     return lay_out(printer.program(program.declarations))
 
 
+def print_layer(layer: Layer, depth: int) -> str:
+    """The lines of a layer that stands `depth` brackets deep, without comments."""
+    doc: Doc = [Hard(), _Printer(Places(None), (), depth).layer(layer)]
+    for _ in range(depth):
+        doc = Nest(doc)
+    return lay_out(doc).removeprefix("\n") + "\n"
+
+
 def print_expr(expr: Expr) -> str:
     """An expression on one line, without comments, as diagnostics quote it."""
     return lay_out(_Printer(Places(None), ()).expression(expr), width=10**9)
@@ -93,11 +101,11 @@ class _Entry:
 class _Printer:
     """Walks a tree in the order of the text and puts each comment before what followed it."""
 
-    def __init__(self, places: Places, comments: Sequence[Comment]) -> None:
+    def __init__(self, places: Places, comments: Sequence[Comment], depth: int = 0) -> None:
         self.places = places
         self._comments = comments
         self._taken = 0
-        self._depth = 0
+        self._depth = depth
 
     # --- comments and lines ----------------------------------------------------------------------
 
@@ -241,6 +249,10 @@ class _Printer:
         return [_Entry(lambda: _quoted(text), start, self.places.token_end(start))]
 
     # --- backbone --------------------------------------------------------------------------------
+
+    def layer(self, layer: Layer) -> Doc:
+        """A layer, on the lines that it needs."""
+        return self._layer(layer).print()
 
     def _layer(self, layer: Layer) -> _Entry:
         match layer:

@@ -1,7 +1,7 @@
 """New programs for a search: drawn from its space, mutated, crossed; each verified and costed.
 
 Every function follows from the texts of the parents and the generator alone, whatever was asked
-before: programs are always taken up from their text.
+before.
 
 Owns: from texts to `Program`s. Refuses: choosing parents (the algorithms), and what operations do.
 """
@@ -9,11 +9,10 @@ Owns: from texts to `Program`s. Refuses: choosing parents (the algorithms), and 
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 from starc.compiler import ir
@@ -22,7 +21,6 @@ from starc.compiler.holes import is_hole
 from starc.compiler.options import Options
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
-from starc.grammar.parser import parse
 from starc.grammar.printer import format_program
 from starc.grammar.source import Source
 from starc.search.crossover import Crossing
@@ -32,11 +30,15 @@ from starc.search.pool import Pool, pool_of_program, pool_of_space
 from starc.search.sampling import PATIENCE
 from starc.search.site import Bounds
 from starc.search.space import Space, every, open_space, sample
+from starc.search.texts import text_of, tree_of
 from starc.search.trees import Workshop
 from starc.search.verifying import Checked, Verifier
 
 STEPS = (1, 8)
 """So many mutations lie between a program without holes and a random program of its family."""
+
+TREES = 2_048
+"""So many programs are kept beside their texts."""
 
 REDRAWS = 8
 """So often a child that was proposed before is changed again, before it is proposed twice."""
@@ -125,7 +127,7 @@ class Variation:
         options = options or Options()
         self.length, self.dtype = length, dtype
         self.verifier, self.costs = Verifier(options.limits), CostModel()
-        self.name = source.name
+        self._trees: OrderedDict[str, nodes.Program] = OrderedDict()
         self.space = _standing_alone(open_space(source, options), options)
         self.holes = self.space.holes
         plain = nodes.Program((*self.space.others, self.space.model), source)
@@ -141,7 +143,6 @@ class Variation:
             self.pool, verifier=self.verifier, bounds=bounds, constrained=constrained
         )
         self.crossing = Crossing(verifier=self.verifier, bounds=bounds, points=points)
-        self._parsed = lru_cache(maxsize=512)(self._parse)
         self.seeds = tuple(self._seed(seed, options) for seed in seeds)
 
     def fresh(self, rng: random.Random) -> Made:
@@ -210,14 +211,27 @@ class Variation:
     def program(self, checked: Checked) -> Program:
         """A checked program as text, with its figures."""
         figures = static_figures(checked, length=self.length, dtype=self.dtype, costs=self.costs)
-        text = format_program(checked.program)
+        text = text_of(checked.program)
+        self._keep(text, checked.program)
         return Program(text, checked.identity, described_units(checked.ir), figures)
 
     def _changing(self, text: str) -> _Changing:
         return _Changing(self.verified(text))
 
-    def _parse(self, text: str) -> nodes.Program:
-        return parse(Source(self.name, text))
+    def _parsed(self, text: str) -> nodes.Program:
+        """The program of a text: the one that it was printed of, if that was not long ago. That
+        makes no difference, as nothing looks at where the parts of a program stand."""
+        known = self._trees.get(text)
+        if known is None:
+            known = tree_of(text, self.space.source)
+        self._keep(text, known)
+        return known
+
+    def _keep(self, text: str, program: nodes.Program) -> None:
+        self._trees[text] = program
+        self._trees.move_to_end(text)
+        if len(self._trees) > TREES:
+            self._trees.popitem(last=False)
 
     def _filled(self, rng: random.Random) -> tuple[Checked, int]:
         """A filling that verifies, and how many before it did not."""
@@ -250,7 +264,8 @@ class Variation:
                     hint="starc sample fills the holes.",
                 )
             )
-        return self.check(format_program(program))
+        Verifier(options.limits).check(program)  # says where something is wrong
+        return self.check(text_of(program))
 
 
 def described_units(model: ir.Model) -> tuple[Mapping[str, Any], ...]:
