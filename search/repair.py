@@ -291,9 +291,7 @@ class _Settler:
             unit = replace(unit, modifiers=tuple(kept))
         for argument, name in features(unit):
             value = argument.value
-            if visible.find(name) or (
-                isinstance(value, nodes.Name) and name not in self.before
-            ):
+            if visible.find(name) or (isinstance(value, nodes.Name) and name not in self.before):
                 continue
             label = self.other(self.before.get(name), visible)
             if label is None:

@@ -61,9 +61,7 @@ def _model(model: nodes.Model) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _around(
-    name: str, doc: str | None, settings: tuple[nodes.Setting, ...]
-) -> tuple[str, str]:
+def _around(name: str, doc: str | None, settings: tuple[nodes.Setting, ...]) -> tuple[str, str]:
     """What stands before and behind the layers of a model."""
     mark = nodes.Unit(None, nodes.Call("_", (), name_span=PLACE, span=PLACE), span=PLACE)
     model = nodes.Model(name, settings, (mark,), doc, name_span=PLACE, span=PLACE)

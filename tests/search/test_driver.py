@@ -13,7 +13,6 @@ import pytest
 
 from starc.grammar.errors import StarError
 from starc.grammar.parser import parse
-from starc.grammar.printer import format_program
 from starc.grammar.source import Source
 from starc.search.algorithms import ALGORITHMS
 from starc.search.driver import Found, Progress, resume, search
@@ -22,6 +21,7 @@ from starc.search.evaluators import Static
 from starc.search.front import front
 from starc.search.objectives import FAILED, PENALTY
 from starc.search.store import Store
+from starc.search.texts import text_of
 from tests.search.inline_engine import InlineEngine
 from tests.search.searches import PROGRAM, SPACE, evaluated, record, settings
 
@@ -212,14 +212,14 @@ def test_equal_programs_in_other_words_are_trained_once(tmp_path: Path):
 
 def test_seed_programs_come_first(tmp_path: Path):
     found = run(tmp_path / "a", generations=1, seed_programs=(("a.star", PROGRAM),))
-    assert found.individuals[0].text == format_program(parse(Source("a", PROGRAM)))
+    assert found.individuals[0].text == text_of(parse(Source("a", PROGRAM)))
     with Store.read(tmp_path / "a") as store:
         assert [row.operation for row in store.proposals()][:2] == ["seed", "draw"]
 
 
 def test_a_program_without_holes_is_mutated(tmp_path: Path):
     found = run(tmp_path / "a", space=PROGRAM)
-    assert found.individuals[0].text == format_program(parse(Source("a", PROGRAM)))
+    assert found.individuals[0].text == text_of(parse(Source("a", PROGRAM)))
     assert len({one.identity for one in found.individuals}) > 14
 
 
