@@ -4,8 +4,8 @@
 
 Programs are fillings of examples/searches/star.star, 24 units. Every mutation is of the one before;
 every tenth starts from the filling again. Times are those of the processor, verification included.
-A processor that others share is slower by the clock of the processor, too: so a loop of additions is
-timed between the mutations, and by its best time it is said how fast the processor was.
+A processor that others share is slower by its own clock, too: so a loop of additions is timed
+between the mutations, and its best time says how fast the processor can be.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from starc.compiler.options import Options
 from starc.grammar.source import Source
+from starc.search.collecting import seldom_collected
 from starc.search.mutate import Mutator, opened
 from starc.search.repair import outcomes
 from starc.search.site import Bounds
@@ -80,4 +81,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with seldom_collected():  # as in a search
+        main()

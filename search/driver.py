@@ -30,6 +30,7 @@ from starc.search.algorithms import Algorithm, Individual, Proposal, make_algori
 from starc.search.archive import INFEASIBLE, Result, asked, ended, individuals
 from starc.search.budget import Budget
 from starc.search.cache import SharedCache
+from starc.search.collecting import seldom_collected
 from starc.search.engine import Engine, Job, Outcome
 from starc.search.evaluators import evaluation_seed, evaluator_digest
 from starc.search.front import front
@@ -107,7 +108,8 @@ def search(
     with store, held(out):
         driver = _Driver(kit, store, out, engine or LocalEngine(workers), shared, observe)
         driver.note("began", f"{settings.algorithm} with seed {settings.seed}")
-        return driver.run(should_stop)
+        with seldom_collected():
+            return driver.run(should_stop)
 
 
 def resume(
@@ -145,7 +147,8 @@ def resume(
             cut = store.forget_running()
         driver.restore()
         driver.note("resumed", f"{cut} evaluations were cut")
-        return driver.run(should_stop)
+        with seldom_collected():
+            return driver.run(should_stop)
 
 
 @dataclass(frozen=True)
