@@ -74,4 +74,4 @@ def test_graphs(name: str) -> None:
     """torch.compile(fullgraph) and torch.export at the small sizes of the published model."""
     pytest.importorskip("transformers")
     ours, _ = families().compiled(name, families().published(name))
-    check(ours.train())
+    check(ours.train(), atol=5 * families().FAMILIES[name].tolerance)  # logits are about 5
