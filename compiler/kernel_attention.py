@@ -30,6 +30,10 @@ TERMS = {"alibi": "slope", "bias": "bias", "decay": "total"}
 PER_QUERY = ("slope", "total", "sink")
 PER_KEY = ("bias", "total")
 
+CACHED = 20 * 2**20
+"""Bytes of a head's operands that stay in the second-level cache between two kernels: half of that
+of an A100 (40 MB; an H100 has 50, an RTX 4090 72, an MI300X 256 in its third-level one)."""
+
 MASKED = -1.0e30
 """A maximum to begin with: finite, so that a row that saw nothing yet has no inf - inf."""
 
@@ -359,11 +363,11 @@ class FusedAttention(AttentionPlan):
             "forward": {**operands, **terms, "p_y": own, **kept, **sizes, **strides},
             "queries": {
                 **{"p_dy": own, **y, **kept, **operands, **inner},
-                **{"p_dc": own, **d_queries, **delta, **sizes, **strides},
+                **{"p_dc": own, **d_queries, **delta, "first": number, **sizes, **strides},
             },
             "keys": {
                 **{"p_dy": own, **kept, **delta, **operands, **inner},
-                **{"p_db": own, "p_dv": own, **d_keys, **sizes, **strides},
+                **{"p_db": own, "p_dv": own, **d_keys, "first": number, **sizes, **strides},
             },
         }
         even = self.channels % 16 == 0 and self.v_channels % 16 == 0
@@ -400,8 +404,12 @@ class FusedAttention(AttentionPlan):
         kept = numbers if self.kept else 0
         terms = numbers * len(self.terms)
         forward = given + b + v + terms + y + kept
-        queries = y * (1 + self.kept) + kept + given + b + v + terms + c + kept
-        keys = y + 2 * kept + given + b + v + terms + b + v
+        slopes = numbers * sum(name not in ("sink", "total") for name in self.query_terms)
+        queries = y * (1 + self.kept) + kept + given + b + v + terms + c + kept + slopes
+        # The same heads went through the other kernel just before, if the cache holds them.
+        again = y + 2 * kept + given + b + v + terms
+        head = (self.group + 1) * tokens * (n + p) * size
+        keys = b + v + numbers * len(self.key_terms) + (again if head > CACHED else 0)
         backward = y * (1 + self.kept) + kept + 2 * (given + b + v + terms)
         return (
             Work(f"{self.name}_forward", "forward", per_pair * (n + p), forward, forward),

@@ -84,6 +84,8 @@ def check(
     d_right = torch.autograd.grad(y_right, list(right.values()), dy.double())
 
     inputs = list(operands.values())
+    if device == "cpu":  # the first head alone, and the others
+        module.cached_slices = lambda x, heads, *_: [(0, 1), (1, heads - 1)][: min(heads, 2)]
     with guarded_allocation() as buffers:
         results = getattr(module, f"launch_{plan.name}")(*inputs)
         results = results if isinstance(results, tuple) else (results,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +106,31 @@ def test_fake_tensors_go_through_the_operator(load: Callable[..., ModuleType]) -
         y = getattr(module, own.name)(c, b, v)
     assert (y.shape, y.dtype, y.device.type) == ((2, 7, 2, 64), torch.bfloat16, "cuda")
     assert not module.serves(torch.empty(1))
+
+
+@pytest.mark.parametrize(
+    ("cache", "size", "blocks", "expected"),
+    [
+        (50 << 20, 5 << 20, 64, [(0, 5), (5, 5), (10, 2)]),  # as many as fit twice
+        (50 << 20, 30 << 20, 64, [(0, 5), (5, 5), (10, 2)]),  # 5 x 64 programs occupy 132 twice
+        (50 << 20, 1 << 20, 64, [(0, 12)]),
+        (0, 1, 1000, [(i, 1) for i in range(12)]),
+    ],
+)
+def test_heads_go_through_the_backward_pass_by_the_cache(
+    load: Callable[..., ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    cache: int,
+    size: int,
+    blocks: int,
+    expected: list[tuple[int, int]],
+) -> None:
+    module = load([plan(digest="a77e0717")])
+    device = SimpleNamespace(L2_cache_size=cache, multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    on_a_gpu = SimpleNamespace(is_cuda=True, device="cuda")
+    assert module.cached_slices(on_a_gpu, 12, size, blocks) == expected
+    assert module.cached_slices(torch.empty(1), 12, size, blocks) == [(0, 12)]
 
 
 @pytest.mark.parametrize(
