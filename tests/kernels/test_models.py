@@ -26,7 +26,6 @@ MANY = (
     "hybrid_heads",
     "latent",
     "linear_attention",
-    "longformer",
     "mamba",
     "mamba2",
     "retnet",
