@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starc.compiler.ir import Norm, Value
+from starc.compiler.kernel_convolution_step import ConvolutionStep
 from starc.compiler.kernel_norm import LEAST_WIDTH, MAX_CHANNELS, NormKernel
 from starc.compiler.kernel_plan import GatedConvolution, GatedProduct
 from starc.compiler.kernel_recurrence import Recurrence
@@ -135,13 +136,19 @@ def gated_convolution(o: OperatorLowering, value: Value) -> Text:
         taps = Text(f"{taps.atom}[:, :{limit}]")
     packed = operands if source is None else [source]
     whole = text.call(o.functions.kernel(plan), *(o.texts[i] for i in packed), taps)
-    return _or_steps(o, value, whole, taps, source)
+    return _or_steps(o, value, whole, taps, source, plan)
 
 
 def _or_steps(
-    o: OperatorLowering, value: Value, whole: Text, taps: Text, source: int | None
+    o: OperatorLowering,
+    value: Value,
+    whole: Text,
+    taps: Text,
+    source: int | None,
+    plan: GatedConvolution,
 ) -> Text:
-    """The kernel for whole sequences, plain PyTorch behind a cache of gated values."""
+    """The kernel for whole sequences; behind a cache of gated values that of single tokens, or
+    plain PyTorch."""
     _, *operands = value.inputs
     steps = value.attribute("taps") - 1
     if not steps:
@@ -159,9 +166,16 @@ def _or_steps(
     function = o.functions.function("short_convolution")
     result = f"{function}({taps.atom}.t(), {inner}, {o.length})"
     local = o.new_local(value.name or "convolved")
+    step = ConvolutionStep(digest=o.functions.digest, of=plan, past=steps)
+    o.functions.kernel(step)
+    given = [o.texts[i] for i in (operands if source is None else [source])]
+    one = text.call(
+        f"torch.ops.{step.namespace}.{step.name}", *given, taps, f'cache["{entry}"].buffer'
+    )
     o.lines.append(
         Line(
-            f"if cache is None:\n    {local} = {whole.code}\nelse:\n{split}"
+            f"if cache is None:\n    {local} = {whole.code}\n"
+            f"elif takes_steps({given[-1].code}):\n    {local} = {one.code}\nelse:\n{split}"
             f"    {local} = {f'{gate} * ' if gate else ''}{result}"
         )
     )
