@@ -18,6 +18,7 @@ from typing import Any
 
 from starc.compiler.kernel_plan import Launch, sections
 from starc.compiler.kernel_recurrence import Recurrence
+from starc.compiler.kernel_structured import Structured
 from starc.kernel_check import load
 from starc.runtime.kernels import TARGETS, KernelReport, Target, compile_kernel
 from starc.templates import render
@@ -54,21 +55,50 @@ PEERS = {
     },
 }
 
+DELTA_STATES, SYSTEM = "fla.ops.common.chunk_delta_h", "fla.ops.common.chunk_scaled_dot_kkt"
+SOLVE, FACTORS = "fla.ops.utils.solve_tril", "fla.ops.gated_delta_rule.wy_fast"
+PEERS["delta"] = {
+    ("scores", None): ((SYSTEM, "chunk_scaled_dot_kkt_fwd_kernel"),),
+    ("solve", None): ((SOLVE, "merge_16x16_to_64x64_inverse_kernel"),),
+    ("factors", None): ((FACTORS, "recompute_w_u_fwd_kernel"),),
+    ("states", False): ((DELTA_STATES, "chunk_gated_delta_rule_fwd_kernel_h_blockdim64"),),
+    ("states", True): ((DELTA_STATES, "chunk_gated_delta_rule_bwd_kernel_dhu_blockdim64"),),
+    ("outputs", False): ((OUTPUTS, "chunk_fwd_kernel_o"),),
+    ("keys", None): (
+        (OUTPUTS, "chunk_bwd_kernel_dqkwg"),
+        (FACTORS, "prepare_wy_repr_bwd_kernel"),
+    ),
+}
+
 # Arguments of theirs that a training step leaves out, and those in float32.
 ABSENT = {"g_gamma", "gv", "h0", "ht", "dht", "dh0", "cu_seqlens", "chunk_indices", "dw"}
-ABSENT |= {"split_offsets"}
+ABSENT |= {"split_offsets", "chunk_offsets"}
 WIDE = {"g", "gk", "dg", "dg2", "dA"}
+WIDE_SCORES = {SYSTEM, SOLVE}
+"""Whose scores `A` are float32."""
 
 
 def constants(decay: str, config: dict[str, int]) -> dict[str, object]:
     """Values of their compile-time arguments, blocks as in a configuration."""
     sizes = {"B": 8, "H": HEADS, "HQ": HEADS, "HV": HEADS, "K": KEYS, "V": VALUES, "NG": 1}
     blocks = {"BT": 64, "BS": 64, "BC": 16, "NC": 4, "BK": 64, "BV": 64}
-    on = "USE_G" if decay == "scalar" else "USE_GK"
-    return {**sizes, **blocks, on: True, **config}
+    on = "USE_GK" if decay == "diagonal" else "USE_G"
+    more = {"SAVE_NEW_VALUE": True, "DOT_PRECISION": "tf32x3"}
+    return {**sizes, **blocks, **more, on: True, **config}
 
 
-def ours(decay: str) -> Recurrence:
+def ours(decay: str) -> Recurrence | Structured:
+    if decay == "delta":
+        return Structured(
+            digest="0" * 16,
+            function="delta_recurrence",
+            delta=True,
+            decay="scalar",
+            heads=HEADS,
+            channels=KEYS,
+            values=VALUES,
+            counts=(HEADS,) * 5,
+        )
     return Recurrence(
         digest="0" * 16,
         function=f"{decay}_recurrence",
@@ -99,9 +129,11 @@ def theirs(
         kernel = kernel.fn
     known, signature = constants(decay, config), {}
     given: dict[str, object] = {}
-    absent = ABSENT | ({"gk"} if decay == "scalar" else set())
+    absent = ABSENT | ({"gk"} if decay != "diagonal" else set())
     if module == STATES_OF and decay == "diagonal":
         absent = absent | {"g"}
+    if module == FACTORS:
+        absent = absent - {"dw"}
     for parameter in kernel.params:
         if parameter.is_constexpr:
             given[parameter.name] = known.get(parameter.name, False)
@@ -110,7 +142,8 @@ def theirs(
         elif parameter.name in ("T", "scale"):
             signature[parameter.name] = "i32" if parameter.name == "T" else "fp32"
         else:
-            wide = parameter.name in WIDE or (parameter.name == "A" and "intra" in name)
+            scores = "intra" in name or module in WIDE_SCORES
+            wide = parameter.name in WIDE or (parameter.name == "A" and scores)
             signature[parameter.name] = "*fp32" if wide else "*bf16"
     report = compile_kernel(kernel, signature, target, constants=given, warps=warps, stages=stages)
     return report, warps
@@ -130,7 +163,7 @@ def rows(target: Target) -> Iterator[str]:
             for launch in plan.launches("bf16"):
                 kernel = launch.kernel.removeprefix(f"{plan.name}_")
                 backwards = launch.constants.get("backwards")
-                if (kernel, backwards) not in peers:
+                if (kernel, backwards) not in peers or launch.constants.get("late") is False:
                     continue
                 report = compile_kernel(
                     getattr(module, launch.kernel),
