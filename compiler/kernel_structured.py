@@ -7,7 +7,7 @@ Owns: `Structured`, its tiles, and its launches. Refuses: scalar and diagonal tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from starc.compiler.kernel_plan import SMALL_SHARED, KernelPlan, Launch, Work
@@ -15,6 +15,9 @@ from starc.compiler.kernel_recurrence import Options, power
 
 WIDEST = 256
 """Channels of keys: a program holds a state of all of them by a tile of values."""
+
+SMALLEST = 64 * 1024
+"""Shared memory of AMD's GPUs, in bytes: nothing is loaded ahead there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,7 @@ class Structured(KernelPlan):
         """Channels of keys whose gradients one program sums."""
         if self.decay == "diagonal":
             return 16
-        return self.key_tile if self.delta else min(self.key_tile, 32)
+        return min(self.key_tile, 32)
 
     @property
     def gradient_tiles(self) -> int:
@@ -200,6 +203,8 @@ class Structured(KernelPlan):
         if not self.delta:
             found.append(self._launch("outputs", element, {"backwards": True}))
         found += [self._launch(name, element) for name in ("pairs", "keys", "step")]
+        if shared <= SMALLEST:
+            found = [replace(launch, stages=1) for launch in found]
         return tuple(found)
 
     @property
@@ -256,7 +261,7 @@ class Structured(KernelPlan):
         else:
             step = f"h_i = ({w or '1 '}+ a_i b_i') h_(i-1) + B_i V_i'"
         more = f"{self.steps_of_token} steps of a state for each token"
-        rest = ("triangular systems of a chunk by blocks of 16, in float32",)
+        rest: tuple[str, ...] = ("triangular systems of a chunk by blocks of 16, in float32",)
         rest += (more,) if self.steps_of_token > 1 else ()
         return (f"C_i . h_i, {step} in chunks of {self.chunk}", *rest)
 

@@ -225,7 +225,7 @@ def _structured(o: OperatorLowering, plan: MixerPlan) -> str:
     function = o.functions.mixer(replace(plan, kernels=True))
     delta = plan.template == "delta_recurrence"
     decay = (plan.a_heads,) if plan.a_channels else ()
-    keys = (plan.b_heads, plan.beta_heads)
+    keys: tuple[int, ...] = (plan.b_heads, plan.beta_heads)
     if not delta:
         keys = (plan.left_heads, plan.right_heads, plan.b_heads)
     kernel = Structured(
