@@ -74,7 +74,7 @@ def edited(site: Site, change: Change) -> Draft | None:
     if own and _users(site, node.name) == len(follow):
         name = shop.own(node.name, node, bindings)
     else:
-        name = shop.own(shop.fresh(node.name), node, bindings)
+        name = shop.variant(node, bindings)
     return site.draft(with_calls(site.backbone, follow, replace(call, function=name)), shop)
 
 

@@ -262,6 +262,17 @@ class Workshop:
         self.declared[name] = self.operators[name] = _here(operator, names, self.source)
         return name
 
+    def variant(self, node: nodes.Operator, body: Sequence[nodes.Binding]) -> str:
+        """The name of an operator of this program with another body: one that says the same, or a
+        new one."""
+        name = self.fresh(node.name)
+        made = _here(replace(node, name=name, body=tuple(body)), {}, self.source)
+        for known, other in self.operators.items():
+            here = isinstance(self.declared.get(known), nodes.Operator)
+            if here and other.body == made.body and replace(other, name=name) == made:
+                return known
+        return self.own(name, node, body)
+
     def _callees(self, node: nodes.Operator) -> dict[str, str]:
         """Operators of another file that an operator of it calls are declared here as well."""
         scope = file_scope(node.span.source, self.limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from starc.search.pool import Pool, pool_of_program
 from starc.search.repair import DROPPED, MOVED, NUMBER, Rejected, outcomes
 from starc.search.site import Bounds, Site
 from starc.search.space import relabel
-from starc.search.trees import places, size, ties, units
+from starc.search.trees import Workshop, expression, places, size, ties, units
 from starc.search.verifying import Verifier
 from tests.strategies.programs import programs
 
@@ -289,3 +290,15 @@ def test_a_repeated_body_has_one_size():
     assert size(checked.model.backbone) == checked.units == 12
     assert len(list(places(checked.model.backbone))) == 12
     assert Site(checked, POOL, Bounds(), random.Random(0), VERIFIER).units
+
+
+def test_an_operator_that_says_what_another_does_is_not_declared_again():
+    text = PROGRAM.replace(
+        "model m", "operator a() { y = x |> dense(width) }\noperator b() { y = x |> silu }\nmodel m"
+    ).replace("backbone {", "backbone { a() b()", 1)
+    program = parse(source(text))
+    a, b = (node for node in program.declarations if isinstance(node, nodes.Operator))
+    shop = Workshop.of(program, {"a": a, "b": b}, Options().limits)
+    assert shop.variant(a, b.body) == "b"
+    assert shop.variant(a, [replace(a.body[0], value=expression("x |> gelu"))]) == "a_2"
+    assert shop.variant(b, [replace(a.body[0], value=expression("x |> gelu"))]) == "a_2"
