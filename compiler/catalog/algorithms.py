@@ -6,9 +6,28 @@ same name. Programs never write these.
 
 from __future__ import annotations
 
-from starc.compiler.catalog.entry import Arguments, Entry, Inputs, Role, flag, value_of
+from starc.compiler.catalog.entry import (
+    Arguments,
+    Entry,
+    Inputs,
+    Role,
+    flag,
+    positive,
+    size,
+    value_of,
+    with_shape,
+)
 from starc.compiler.catalog.transitions import READ, semi_separable, structured
-from starc.compiler.types import Filter, Mixer, Problem, Type, apply_mixer, broadcast, group_heads
+from starc.compiler.types import (
+    Feature,
+    Filter,
+    Mixer,
+    Problem,
+    Type,
+    apply_mixer,
+    broadcast,
+    group_heads,
+)
 
 
 def _attention(inputs: Inputs, arguments: Arguments) -> Type:
@@ -43,6 +62,11 @@ def _product(inputs: Inputs, arguments: Arguments) -> Type:
     return broadcast(inputs[0], inputs[1])
 
 
+def _with_ones(inputs: Inputs, arguments: Arguments) -> Type:
+    value = value_of(inputs[0], "with_ones")
+    return with_shape(value, value.heads, value.channels + 1)
+
+
 _SCORES = ("C", "B", "V")
 _STATE = ("C", "A", "B", "V")
 _DPLR = ("C", "w", "a", "b", "B", "V")
@@ -73,6 +97,22 @@ _MIXERS = tuple(
 )
 
 ALGORITHMS = (
+    Entry(
+        "stabilized",
+        Role.INTERNAL,
+        "log decays and gates of a memory divided by exp of a running maximum m, and -m",
+        lambda inputs, arguments: Feature(arguments["heads"], 3),
+        operands=("A", "u"),
+        arguments=(positive("floor"), size("heads")),
+        local=False,
+    ),
+    Entry(
+        "with_ones",
+        Role.INTERNAL,
+        "a channel of ones behind those of every head",
+        _with_ones,
+        torch="F.pad({0}, (0, 1), value=1.0)",
+    ),
     *_MIXERS,
     Entry(
         "dplr_semi_separable",

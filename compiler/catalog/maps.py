@@ -23,7 +23,7 @@ from starc.compiler.catalog.entry import (
     with_shape,
 )
 from starc.compiler.ir import Parameter
-from starc.compiler.types import Feature, Problem, Type
+from starc.compiler.types import Problem, Type
 
 _STAGE = Role.STAGE
 
@@ -31,11 +31,6 @@ _STAGE = Role.STAGE
 def _sum(inputs: Inputs, arguments: Arguments) -> Type:
     value = value_of(inputs[0], "sum")
     return with_shape(value, value.heads, 1)
-
-
-def _with_ones(inputs: Inputs, arguments: Arguments) -> Type:
-    value = value_of(inputs[0], "with_ones")
-    return with_shape(value, value.heads, value.channels + 1)
 
 
 def _shuffle(inputs: Inputs, arguments: Arguments) -> Type:
@@ -116,22 +111,6 @@ MAPS = (
         "channels of g groups dealt out in turn (ShuffleNet, 1707.01083)",
         _shuffle,
         arguments=(size("g"),),
-    ),
-    Entry(
-        "stabilized",
-        Role.INTERNAL,
-        "log decays and gates of a memory divided by exp of a running maximum m, and -m",
-        lambda inputs, arguments: Feature(arguments["heads"], 3),
-        operands=("A", "u"),
-        arguments=(positive("floor"), size("heads")),
-        local=False,
-    ),
-    Entry(
-        "with_ones",
-        Role.INTERNAL,
-        "a channel of ones behind those of every head",
-        _with_ones,
-        torch="F.pad({0}, (0, 1), value=1.0)",
     ),
     Entry(
         "ema",

@@ -145,11 +145,12 @@ def test_weights_of_a_program_choose_as_the_router_does() -> None:
         "y =", "s = x |> dense(4)  w = s |> softmax |> top(2)  g = w / sum(w)  y ="
     )
     own = build(given + program("own()"))
-    parameters = random_parameters(routed.model)
-    renamed = {
-        k.replace("experts.router", "own.s").replace("experts.experts", "own.y_experts"): p
-        for k, p in parameters.items()
-    }
+    parameters = random_parameters(routed.model, 0)
+    names = {"experts.router": "own.s", "experts.experts": "own.y_experts", "experts_": "own_"}
+    renamed = {}
+    for name, value in parameters.items():
+        start = next((old for old in names if name.startswith(old)), "")
+        renamed[names.get(start, "") + name.removeprefix(start)] = value
     tokens = routed.tokens(37)
     expected = routed.network(parameters, torch.float64)(tokens)
     torch.testing.assert_close(own.network(renamed, torch.float64)(tokens), expected)
