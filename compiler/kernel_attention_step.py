@@ -26,7 +26,7 @@ class AttentionStep(AttentionPlan):
     """
 
     template: ClassVar[str] = "kernel/attention_step.py.j2"
-    shared: ClassVar[tuple[str, ...]] = (
+    shared = (
         "kernel/attention_operands.py.j2",
         "kernel/attention_splits.py.j2",
     )

@@ -19,7 +19,7 @@ class ConvolutionStep(KernelPlan):
     """
 
     template: ClassVar[str] = "kernel/convolution_step.py.j2"
-    shared: ClassVar[tuple[str, ...]] = ("kernel/steps.py.j2",)
+    shared = ("kernel/steps.py.j2",)
 
     of: GatedConvolution
     past: int

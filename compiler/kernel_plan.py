@@ -88,9 +88,11 @@ class KernelPlan:
     """
 
     template: ClassVar[str]
-    shared: ClassVar[tuple[str, ...]] = ()
-
     digest: str
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        return ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{8,}", self.digest):
@@ -246,7 +248,7 @@ class GatedConvolution(ChannelPlan):
     """
 
     template: ClassVar[str] = "kernel/gated_convolution.py.j2"
-    shared: ClassVar[tuple[str, ...]] = ("kernel/causal_filter.py.j2",)
+    shared = ("kernel/causal_filter.py.j2",)
 
     taps: int
     output_gate: bool = True

@@ -53,7 +53,7 @@ class Recurrence(KernelPlan):
         return self.function
 
     @property
-    def shared(self) -> tuple[str, ...]:  # type: ignore[override]
+    def shared(self) -> tuple[str, ...]:
         diagonal = ("kernel/decayed_scores.py.j2",) if self.decay == "diagonal" else ()
         return ("kernel/products.py.j2", *diagonal)
 

@@ -25,7 +25,7 @@ class Scan(KernelPlan):
     """
 
     template: ClassVar[str] = "kernel/scan.py.j2"
-    shared: ClassVar[tuple[str, ...]] = ("kernel/products.py.j2", "kernel/join_steps.py.j2")
+    shared = ("kernel/products.py.j2", "kernel/join_steps.py.j2")
 
     function: str
     heads: int

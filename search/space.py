@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from starc.compiler.holes import is_hole, walk
 from starc.compiler.options import Options
@@ -126,7 +126,7 @@ class _Filler:
     def node(self, node: _NodeT) -> _NodeT:
         """A node with every hole in it decided."""
         if isinstance(node, nodes.Hole):
-            return self.node(self.decide(node))  # type: ignore[return-value]
+            return cast(_NodeT, self.node(self.decide(node)))  # what may stand where it stood
         changed: dict[str, Any] = {}
         for f in fields(node):
             value = getattr(node, f.name)
@@ -412,7 +412,7 @@ def rewrite(node: _NodeT, change: Callable[[nodes.Node], nodes.Node]) -> _NodeT:
             items = tuple([rewrite(v, change) for v in value])
             if any(new is not old for new, old in zip(items, value, strict=True)):
                 other[name] = items
-    return change(changed(node, other) if other else node)  # type: ignore[return-value]
+    return cast(_NodeT, change(changed(node, other) if other else node))  # of the same kind
 
 
 def decided_anew(node: nodes.Node) -> bool:

@@ -9,7 +9,6 @@ interpreter programs run in an order of chance.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import pickle
 import sys
@@ -19,7 +18,8 @@ from types import ModuleType
 
 import torch
 from attention_reference import reference
-from numerics import error, guarded, guarded_allocation, touched
+from command import opchecked, prepared, put_launches
+from numerics import error, guarded, guarded_allocation, load, touched
 from torch import Tensor
 
 from starc.compiler.kernel_attention import FusedAttention
@@ -27,15 +27,6 @@ from starc.compiler.kernel_attention_step import AttentionStep
 from starc.compiler.kernel_plan import KernelPlan
 
 BATCH = 2
-
-
-def imported(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generated", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # Largest error allowed, relative to the largest element. Products of tensors that were rounded to
@@ -145,11 +136,7 @@ def check_operator(module: ModuleType, plan: FusedAttention, device: str) -> Ite
     """Findings about the operator with the Triton code behind it, autograd included."""
     operands = operands_of(plan, 5, 9, torch.float32, device)
     inputs = [x.requires_grad_() for x in operands.values()]
-    operator = getattr(getattr(torch.ops, plan.namespace), plan.name).default
-    try:
-        torch.library.opcheck(operator, tuple(inputs))
-    except Exception as failure:  # opcheck raises whatever the failing check raised
-        yield f"{plan.name}: opcheck: {failure}"
+    yield from opchecked(plan, tuple(inputs))
     gradients = torch.autograd.grad(getattr(module, plan.name)(*inputs).sum(), inputs)
     right = {name: x.detach().double().cpu().requires_grad_() for name, x in operands.items()}
     d_right = torch.autograd.grad(reference(plan, right).sum(), list(right.values()))
@@ -160,13 +147,7 @@ def check_operator(module: ModuleType, plan: FusedAttention, device: str) -> Ite
 
 def main() -> None:
     module_path, plans_path, mode, lengths, dtypes, operators = sys.argv[1:]
-    if mode == "interpreted":
-        from starc.runtime.interpreter import correct_interpreter, permute_programs
-
-        correct_interpreter()
-        permute_programs(1)
-    device = "cuda" if mode == "cuda" else "cpu"
-    module = imported(module_path)
+    device, module = prepared(mode), load(module_path)
     every: tuple[KernelPlan, ...] = pickle.loads(Path(plans_path).read_bytes())
     plans = [plan for plan in every if isinstance(plan, FusedAttention)]
     findings: list[str] = []
@@ -185,10 +166,8 @@ def main() -> None:
     for plan in plans:
         if plan.name not in operators.split(","):
             continue
-        if mode == "interpreted":  # put the Triton code where the PyTorch body was
-            for name in (plan.name, f"{plan.name}_backward"):
-                launch = getattr(module, f"launch_{name}")
-                torch.library.register_kernel(f"{plan.namespace}::{name}", "cpu", launch)
+        if mode == "interpreted":
+            put_launches(module, plan, ("", "_backward"))
         findings += check_operator(module, plan, device)
     json.dump({"findings": findings, "worst": worst}, sys.stdout)
 

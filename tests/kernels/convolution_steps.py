@@ -16,6 +16,7 @@ from types import ModuleType
 
 import numerics
 import torch
+from command import prepared
 
 from starc.compiler.kernel_convolution_step import ConvolutionStep
 
@@ -46,14 +47,8 @@ def check(
 
 def main() -> None:
     module_path, plans_path, mode = sys.argv[1:]
-    if mode == "interpreted":
-        from starc.runtime.interpreter import correct_interpreter, permute_programs
-
-        correct_interpreter()
-        permute_programs(0)
-    module = numerics.load(module_path)
+    device, module = prepared(mode), numerics.load(module_path)
     plans: tuple[ConvolutionStep, ...] = pickle.loads(Path(plans_path).read_bytes())
-    device = "cuda" if mode == "cuda" else "cpu"
     findings = []
     for plan in plans:
         for dtype in (torch.float32, torch.float16, torch.bfloat16):

@@ -7,16 +7,12 @@ As norms.py. The output is a JSON object: `findings` and `worst`, the largest er
 
 from __future__ import annotations
 
-import json
-import pickle
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import torch
+from command import opchecked, operator_of, run
 from numerics import error, guarded, guarded_allocation, touched
-from numerics import load as imported
 from torch import Tensor
 
 from starc.compiler.kernel_loss import CrossEntropy
@@ -90,13 +86,10 @@ def check(
 
 def check_operator(module: ModuleType, plan: CrossEntropy, device: str) -> Iterator[str]:
     """Findings about the custom operator with the Triton code behind it, autograd included."""
-    operator = getattr(getattr(torch.ops, plan.namespace), plan.name).default
+    operator = operator_of(plan)
     *operands, targets = inputs_of(plan, 7, torch.float32, device, True)
     inputs = [x.requires_grad_() for x in operands]
-    try:
-        torch.library.opcheck(operator, (*inputs, targets, IGNORED, True))
-    except Exception as failure:  # opcheck raises whatever the failing check raised
-        yield f"{plan.name}: opcheck: {failure}"
+    yield from opchecked(plan, (*inputs, targets, IGNORED, True))
     right = [x.detach().double().cpu().requires_grad_() for x in inputs]
     expected = reference(plan, right[0][0], right[1], right[2], targets[0].cpu())
     slopes = torch.autograd.grad(3 * expected, right)
@@ -106,30 +99,5 @@ def check_operator(module: ModuleType, plan: CrossEntropy, device: str) -> Itera
             yield f"{plan.name}: a gradient through the operator is off by {error(got, value):.1e}"
 
 
-def main() -> None:
-    module_path, plans_path, mode, tokens, dtypes, operators = sys.argv[1:]
-    if mode == "interpreted":
-        from starc.runtime.interpreter import correct_interpreter, permute_programs
-
-        correct_interpreter()
-        permute_programs(1)
-    device = "cuda" if mode == "cuda" else "cpu"
-    module = imported(module_path)
-    plans: tuple[CrossEntropy, ...] = pickle.loads(Path(plans_path).read_bytes())
-    findings: list[str] = []
-    worst: dict[str, float] = {}
-    for plan in plans:
-        for dtype in (getattr(torch, name) for name in dtypes.split(",")):
-            for count in tokens.split(","):
-                findings += check(module, plan, int(count), dtype, device, worst)
-    for plan in plans:
-        if plan.name in operators.split(","):
-            if mode == "interpreted":  # put the Triton code where the PyTorch body was
-                launch = getattr(module, f"launch_{plan.name}")
-                torch.library.register_kernel(f"{plan.namespace}::{plan.name}", "cpu", launch)
-            findings += check_operator(module, plan, device)
-    json.dump({"findings": findings, "worst": worst}, sys.stdout)
-
-
 if __name__ == "__main__":
-    main()
+    run(check, check_operator)

@@ -9,16 +9,12 @@ JSON object: `findings`, empty when all is well, and `worst`, the largest error 
 
 from __future__ import annotations
 
-import json
-import pickle
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import torch
+from command import opchecked, operator_of, run
 from numerics import error, guarded, guarded_allocation, touched
-from numerics import load as imported
 from torch import Tensor
 
 from starc.compiler.kernel_norm import NormKernel
@@ -114,12 +110,9 @@ def check(
 
 def check_operator(module: ModuleType, plan: NormKernel, device: str) -> Iterator[str]:
     """Findings about the custom operator with the Triton code behind it, autograd included."""
-    operator = getattr(getattr(torch.ops, plan.namespace), plan.name).default
+    operator = operator_of(plan)
     inputs = [x.requires_grad_() for x in inputs_of(plan, 3, torch.float32, device)]
-    try:
-        torch.library.opcheck(operator, (*inputs, EPS))
-    except Exception as failure:  # opcheck raises whatever the failing check raised
-        yield f"{plan.name}: opcheck: {failure}"
+    yield from opchecked(plan, (*inputs, EPS))
     first = 1 + plan.residual
     right = [x.detach().double().cpu().requires_grad_() for x in inputs]
     y_right = reference(plan, sum(right[:first]), right[first:])  # type: ignore[arg-type]
@@ -131,31 +124,5 @@ def check_operator(module: ModuleType, plan: NormKernel, device: str) -> Iterato
             yield f"{plan.name}: a gradient through the operator is off by {error(got, value):.1e}"
 
 
-def main() -> None:
-    module_path, plans_path, mode, rows, dtypes, operators = sys.argv[1:]
-    if mode == "interpreted":
-        from starc.runtime.interpreter import correct_interpreter, permute_programs
-
-        correct_interpreter()
-        permute_programs(1)
-    device = "cuda" if mode == "cuda" else "cpu"
-    module = imported(module_path)
-    plans: tuple[NormKernel, ...] = pickle.loads(Path(plans_path).read_bytes())
-    findings: list[str] = []
-    worst: dict[str, float] = {}
-    for plan in plans:
-        for dtype in (getattr(torch, name) for name in dtypes.split(",")):
-            for count in rows.split(","):
-                findings += check(module, plan, int(count), dtype, device, worst)
-    for plan in plans:
-        if plan.name in operators.split(","):
-            if mode == "interpreted":  # put the Triton code where the PyTorch body was
-                for name in (plan.name, f"{plan.name}_backward"):
-                    launch = getattr(module, f"launch_{name}")
-                    torch.library.register_kernel(f"{plan.namespace}::{name}", "cpu", launch)
-            findings += check_operator(module, plan, device)
-    json.dump({"findings": findings, "worst": worst}, sys.stdout)
-
-
 if __name__ == "__main__":
-    main()
+    run(check, check_operator, ("", "_backward"))

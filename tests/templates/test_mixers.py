@@ -15,6 +15,7 @@ from starc.compiler.plan import MixerPlan
 from tests.templates.generated import load
 
 LENGTHS = (1, 2, 63, 130)
+DTYPES = torch.float64, torch.float32
 N, P = 8, 6
 Mixer = Callable[..., Tensor]
 
@@ -289,3 +290,20 @@ def test_compiles_and_exports_as_one_graph(p: MixerPlan):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     exported = torch.export.export(Module(), tuple(t.detach() for t in x)).module()
     torch.testing.assert_close(exported(*x), y)
+
+
+def test_float32_keeps_what_neighbours_differ_by():
+    """Sums of log decays are large where most tokens forget: their differences stay exact."""
+    p = plan("scalar_recurrence", 1, 1, 4, 4, chunk=64)
+    operands = draw(p, 63, "mild")
+    operands["A"][:, ::2] = -50.0
+    exact, rounded = ([t.to(dtype) for t in operands.values()] for dtype in DTYPES)
+    exact = [t.float().double().requires_grad_() for t in exact]
+    rounded = [t.requires_grad_() for t in rounded]
+    f = getattr(load(p), p.name)
+    y, found = f(*exact), f(*rounded)
+    slopes = [
+        torch.autograd.grad((x**2).sum(), inputs) for x, inputs in ((y, exact), (found, rounded))
+    ]
+    for right, got in ((y.detach(), found.detach()), *zip(*slopes, strict=True)):
+        assert float((got - right).abs().max() / right.abs().max()) < 2e-6
