@@ -7,8 +7,8 @@ from pathlib import Path
 import black
 import pytest
 
+from starc import templates
 from starc.compiler.driver import compile_program
-from starc.compiler.kernel_plan import KernelPlan
 from starc.compiler.layout import LINE_LENGTH
 from starc.compiler.options import Options
 from starc.compiler.support import NAMES
@@ -17,7 +17,11 @@ from starc.templates import render
 
 MODE = black.Mode(line_length=LINE_LENGTH, target_versions={black.TargetVersion.PY311})
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.star"))
-SHARED = sorted({name for plan in KernelPlan.__subclasses__() for name in plan.shared})
+SHARED = sorted(
+    f"kernel/{path.name}"
+    for path in (Path(templates.__file__).parent / "kernel").glob("*.py.j2")
+    if path.read_text().startswith("{# context: none")
+)
 
 
 def formatted(text: str) -> str:
