@@ -130,16 +130,18 @@ class RayEngine:
             self._ray.shutdown()
 
     def _hand_out(self) -> None:
-        """Give waiting jobs to slots that are free."""
-        while self._waiting:
-            free = next((slot for slot in self._slots if slot.work is None), None)
-            if free is None:
-                if len(self._slots) >= self.capacity:
-                    return
-                actor = self._actor.remote(os.getcwd(), list(sys.path))
-                free = _Taken(actor, actor.ready.remote())
-                self._slots.append(free)
-            free.give(self._waiting.popleft())
+        """Give waiting jobs to slots that are ready and free; ask for slots as long as some wait.
+
+        No job is bound to a slot that is not there yet: where a machine was lost and none takes
+        its place, the cluster keeps us waiting for that slot, and the others do the work.
+        """
+        for slot in self._slots:
+            if self._waiting and slot.ready and slot.work is None:
+                slot.give(self._waiting.popleft())
+        starting = sum(not slot.ready for slot in self._slots)
+        for _ in range(min(len(self._waiting) - starting, self.capacity - len(self._slots))):
+            actor = self._actor.remote(os.getcwd(), list(sys.path))
+            self._slots.append(_Taken(actor, actor.ready.remote()))
 
     def _take(self, slot: _Taken) -> list[Outcome]:
         """What a slot has answered: that it is ready, an outcome, or that it is no more."""
@@ -157,7 +159,7 @@ class RayEngine:
             return self._lost(slot, f"its slot in the cluster was lost: {_first_line(error)}")
         if not slot.ready:
             self._faults = 0
-            slot.become_ready()
+            slot.ready, slot.answer = True, None
             return []
         assert isinstance(answer, Outcome)
         slot.work = slot.answer = None
@@ -165,18 +167,18 @@ class RayEngine:
 
     def _lost(self, slot: _Taken, reason: str, memory: bool = False) -> list[Outcome]:
         """Try its job again elsewhere, or say what it came to."""
-        work, ready = slot.work, slot.ready
+        work = slot.work
         seconds = time.monotonic() - slot.since
         slot.work = None
         self._end(slot)
-        if not ready:
+        if not slot.ready:
             self._faults += 1
             if self._faults >= _FAULTS:
                 raise _error("cluster-failed", f"the cluster starts no worker; {reason}.")
         if work is None:
             return []
-        if not ready or (work.lost < self._retries and not memory):
-            self._waiting.appendleft(_Try(work.job, work.lost + ready))
+        if work.lost < self._retries and not memory:
+            self._waiting.appendleft(_Try(work.job, work.lost + 1))
             return []
         status: Status = "oom" if memory else "crash"
         return [Outcome(work.job.key, status, reason, {}, seconds, "lost")]
@@ -223,24 +225,13 @@ class _Taken:
     def deadline(self) -> float:
         """When its machine is taken for lost."""
         limit = None if self.work is None else self.work.job.seconds
-        return self.since + limit + _GRACE if self.ready and limit is not None else float("inf")
+        return float("inf") if limit is None else self.since + limit + _GRACE
 
     def give(self, work: _Try) -> None:
-        """Have a job carried out, once the slot is there."""
+        """Have a job carried out; the slot is ready and free."""
         self.work = work
-        if self.ready:
-            self._send()
-
-    def become_ready(self) -> None:
-        """Begin with the job that has waited for it."""
-        self.ready, self.answer = True, None
-        if self.work is not None:
-            self._send()
-
-    def _send(self) -> None:
-        assert self.work is not None
         self.since = time.monotonic()
-        self.answer = self.actor.run.remote(pickle.dumps(self.work.job))
+        self.answer = self.actor.run.remote(pickle.dumps(work.job))
 
 
 class _Slot:
@@ -291,6 +282,15 @@ def _connect(ray: Any, address: str | None, workers: int | None, cpus: float) ->
             ray.init(**quiet)
         except Exception as error:  # ConnectionError, RuntimeError, ValueError, gRPC's own
             where = f"at '{address}'" if address else "on this machine"
+            if address not in (None, "auto", "local") and "RAY_AUTH_MODE" not in os.environ:
+                # Ray's error does not say why; what listens there most likely asks for a token,
+                # which Ray sends to an address only when told to.
+                raise _error(
+                    "cluster-refused",
+                    f"what listens {where} did not let Ray in: {_first_line(error)}.",
+                    "a cluster that asks for a token needs RAY_AUTH_MODE=token (the token is read "
+                    "from ~/.ray/auth_token or RAY_AUTH_TOKEN); is it a Ray of the same version?",
+                ) from error
             raise _error(
                 "cluster-unreachable",
                 f"no Ray cluster answers {where}: {_first_line(error)}.",
@@ -343,7 +343,7 @@ def _first_line(error: BaseException) -> str:
     """What an error says, by the one that it began with."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
+    lines = str(error).partition(" Last connection error")[0].strip().splitlines()
     return lines[0].rstrip(".")[:300] if lines else type(error).__name__
 
 
