@@ -1,4 +1,4 @@
-"""`starc search --engine ray --address` on a cluster of two machines that was there before, of which one is lost."""
+"""`starc search --engine ray --address` on a running cluster of two machines: one is lost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def start(home: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def end(machine: subprocess.Popen[bytes]) -> None:
-    """The power is cut: every process of the machine at once, also those in sessions of their own."""
+    """The power is cut: all processes of the machine at once, whatever their session."""
     found = subprocess.run(
         ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
     ).stdout
