@@ -183,7 +183,7 @@ class _Driver:
         self.context = context_of(kit)
         self.algorithm: Algorithm = make_algorithm(self.settings.algorithm, self.context)
         self.programs: dict[int, ProgramRow] = {}
-        self.told = 0
+        self.told = self.generation = 0
         self.open: dict[int, ProposalRow] = {}
         self.results: dict[tuple[int, int], Result] = {}
         self.attempts: Counter[tuple[int, int]] = Counter()
@@ -288,8 +288,8 @@ class _Driver:
                 self.store.add_proposal(row)
                 rows.append(row)
             self.open.update((row.number, row) for row in rows)
-            generation = made[-1].generation if made else self._generation()
-            self.store.add_state(StateRow(self.told, generation, self.algorithm.state()))
+            self.generation = max([self.generation, *(row.generation for row in rows)])
+            self.store.add_state(StateRow(self.told, self.generation, self.algorithm.state()))
             jobs = self._begin(self._wanted(rows))
         self._submit(jobs)
 
@@ -422,6 +422,7 @@ class _Driver:
             self.attempts[evaluation.program, evaluation.rung] += evaluation.status == "crash"
         state = self.store.last_state()
         self.told = state.number if state else 0
+        self.generation = state.generation if state else 0
         for row in self.store.proposals():
             program = self.programs[row.program]
             trained = not self.measure.infeasible(program.figures)
@@ -447,15 +448,12 @@ class _Driver:
             values = one.objectives
             self.best = tuple(min(pair) for pair in zip(self.best or values, values, strict=True))
 
-    def _generation(self) -> int:
-        return max((row.generation for row in self.open.values()), default=0)
-
     def _progress(self) -> Progress:
         said, self.said = self.said, []
         return Progress(
             proposals=self.context.number,
             told=self.told,
-            generation=self._generation(),
+            generation=self.generation,
             spent=self.budget.spent if self.settings.evaluations else float(self.told),
             planned=self.budget.planned,
             running=len(self.running),

@@ -118,6 +118,7 @@ def test_budgets(tmp_path: Path):
     assert (shown[-1].spent, shown[-1].planned, shown[-1].running) == (7, 7, 0)
     assert shown[-1].statuses == {"done": 7}
     assert len(shown[-1].best) == 2
+    assert shown[-1].generation == 1  # that of the last, as long as nothing new is asked for
 
 
 def test_a_constraint_is_checked_before_training(tmp_path: Path):
