@@ -43,6 +43,7 @@ class Launch:
     out at each launch; without it there are no 128-bit accesses. `constants` are the values of
     `tl.constexpr` arguments, `products` says that there are matrix products, which belong on tensor
     cores, `few_rows` that they have too few rows for four warps at once, so that memory binds them.
+    `label` names it in reports where one kernel is launched in several ways.
     """
 
     kernel: str
@@ -53,6 +54,7 @@ class Launch:
     stages: int = 3
     products: bool = False
     few_rows: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -112,6 +112,7 @@ def _checked(
             warps=launch.warps,
             stages=launch.stages,
         )
+        report = replace(report, kernel=launch.label or launch.kernel)
         known = work[launch.kernel]
         traffic = round(total[known.operation] / known.least, 3)
         wrong = tuple(defects(report, launch, element))

@@ -24,7 +24,8 @@ PYTHON_NAMES = frozenset(
     getattr isinstance any all type SystemExit enumerate ValueError Callable Iterator
     cache start batch like object property staticmethod ImportError tl
     serves tile_for shared_memory product_precision as_operands strides_of per_head per_token
-    fewer_heads spread save_all splits_for triton""".split()
+    fewer_heads spread save_all splits_for triton
+    segment_of sum_of_parts PLACES sort_assignments tiles_of weights_of add_parts""".split()
 )
 """Names with a meaning of their own in generated code."""
 
@@ -51,6 +52,7 @@ _KERNEL = re.compile(
     r"|(body_|launch_|shapes_|save_|gradient_|chunks_|tokens_|launch_tokens_)?cross_entropy_\d+\w*"
     r"|(body_|launch_|shapes_|save_|gradient_)?(interleaved_)?rotary_\d+\w*"
     r"|(body_|launch_|shapes_|save_|gradient_)?(add_)?[a-z_]*(rms|layer|l2)_norm_\d+\w*"
+    r"|(body_|launch_|shapes_|save_|gradient_|tile_|grid_)?[a-z0-9_]+_experts_\d+_\d+_\w+"
     r"|(body_|launch_|kernel_|written_)?(linear_attention|[a-z]+_recurrence|scan)(_\d+)?"
     r"(_(states|scores|outputs|keys|step|backward|solve|factors|pairs))?"
 )

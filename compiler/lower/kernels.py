@@ -5,10 +5,12 @@ Owns: which operands come packed, as a stacked projection yields them. Refuses: 
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starc.compiler.ir import Norm, Value
+from starc.compiler.kernel_activation import ACTIVATIONS
 from starc.compiler.kernel_convolution_step import ConvolutionStep
 from starc.compiler.kernel_norm import LEAST_WIDTH, MAX_CHANNELS, NormKernel
 from starc.compiler.kernel_plan import GatedConvolution, GatedProduct
@@ -45,6 +47,8 @@ def packed_source(o: OperatorLowering, operands: tuple[int, ...]) -> int | None:
 
 def packed_reader(o: OperatorLowering, id: int) -> bool:
     """Whether all parts of a stacked projection go, packed, to one kernel."""
+    if o.served:
+        return False
     parts = o.readers(id)
     into = {reader for part in parts for reader in o.readers(part)}
     if len(into) != 1:
@@ -105,6 +109,11 @@ def head_norm(value: Value, type_: Feature | Constant, functions: Functions) -> 
 
 def gated_product(o: OperatorLowering, value: Value) -> Text:
     """activation(gate) * value."""
+    if o.served:
+        gate, factor = (o.texts[i] for i in value.inputs)
+        pattern = ACTIVATIONS[value.attribute("activation")].torch
+        precedence = text.SUM if "+" in pattern else text.ATOM
+        return text.infix("*", Text(re.sub(r"\bgate\b", gate.atom, pattern), precedence), factor)
     source = packed_source(o, value.inputs)
     plan = GatedProduct(
         digest=o.functions.digest,

@@ -74,6 +74,7 @@ class OperatorLowering:
         context: int,
         profile: Profile,
         layout: Layout,
+        served: bool = False,
     ) -> None:
         self.operator, self.functions, self.context = operator, functions, context
         self.class_name = class_name
@@ -101,6 +102,8 @@ class OperatorLowering:
         self.past = Past(self, profile, layout)
         self.in_past: Text | None = None
         """While a value is lowered for all tokens that are kept: one of its operands."""
+        self.served = served
+        """Whether a kernel does the work of the whole operator, so that its parts need none."""
         self.span = WHOLE
         self.columns = ""
         """While a mixer is lowered: how many tokens back it reaches, and how many those are at a

@@ -1,22 +1,26 @@
 """Stages that choose: routers, experts, memories.
 
-Owns: their statements, as a table by operation, and the class of an expert. Refuses: what the
-functions do (templates/function, templates/module).
+Owns: their statements, as a table by operation, the class of an expert, and which experts have
+kernels. Refuses: what the functions do (templates/function, templates/module).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starc.compiler.init import onto_stream
 from starc.compiler.ir import Operator, Value
+from starc.compiler.kernel_activation import ACTIVATIONS
+from starc.compiler.kernel_experts import MAX_EXPERTS, ExpertProducts
 from starc.compiler.lower import text
 from starc.compiler.lower.modules import Lowering, module_name
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import Line
 from starc.compiler.profile import profile_operator
+from starc.compiler.types import Feature
 
 if TYPE_CHECKING:
     from starc.compiler.lower.operator import OperatorLowering
@@ -72,19 +76,88 @@ def _experts(o: OperatorLowering, value: Value) -> Text:
     o.functions.function("module/experts", "Experts")
     position = value.attribute("operator")
     to_stream = position in onto_stream(o.operator)[1]
-    made, features = _class(o, o.operator.inner[position], to_stream)
+    expert = o.operator.inner[position]
+    products = _products(o, value, expert)
+    made, features = _class(o, expert, to_stream, products is not None)
     o.init.append(Line(f"self.{name} = Experts({made}() for _ in range({value.attribute('n')}))"))
     given = dict(zip(value.attribute("operands").split(","), operands, strict=True))
-    return text.call(f"self.{name}", *o.routes[gates], *(o.texts[given[f]] for f in features))
+    arguments: list[Text | str] = [*o.routes[gates], *(o.texts[given[f]] for f in features)]
+    if products:
+        plan, *maps = products
+        names = (f'"{name}"' for name in maps)
+        return text.call(o.functions.kernel(plan), *arguments, f"self.{name}", *names)
+    return text.call(f"self.{name}", *arguments)
 
 
-def _class(o: OperatorLowering, expert: Operator, to_stream: bool) -> tuple[str, tuple[str, ...]]:
-    """The class of an expert, and the features that its forward takes."""
+def _products(
+    o: OperatorLowering, value: Value, expert: Operator
+) -> tuple[ExpertProducts, str, str] | None:
+    """The kernel of experts that are a map, a nonlinearity, perhaps times another map, and a last
+    map, with the names of the first (of both halves) and the last; None for others."""
+    values = expert.values
+    second = values[expert.outputs[0][1]]
+    if len(expert.inputs) != 1 or not _is_map(second) or value.attribute("n") > MAX_EXPERTS:
+        return None
+    inner = values[second.inputs[0]]
+    gated = inner.op == "gated_product"
+    hidden = first_width = _channels(values, second.inputs[0])
+    if gated:
+        activation = inner.attribute("activation")
+        parts = [values[i] for i in inner.inputs]
+        if any(part.op != "slice" for part in parts):
+            return None
+        edges = [(part.attribute("a"), part.attribute("b")) for part in parts]
+        sources = {part.inputs[0] for part in parts}
+        if edges != [(0, hidden), (hidden, 2 * hidden)] or len(sources) != 1:
+            return None
+        (source,) = sources
+        first_width *= 2
+    else:
+        activation = inner.op
+        if activation == "gelu" and inner.attribute("approximate") == "tanh":
+            activation = "gelu_tanh"
+        source = inner.inputs[0] if inner.inputs else -1
+    first = values[source]
+    given = expert.inputs[0][1]
+    if activation not in ACTIVATIONS or not _is_map(first) or first.inputs != (given,):
+        return None
+    if first.attribute("n") != first_width:
+        return None
+    plan = ExpertProducts(
+        digest=o.functions.digest,
+        experts=value.attribute("n"),
+        top=value.attribute("top"),
+        width=_channels(values, given),
+        hidden=hidden,
+        out=second.attribute("n"),
+        activation=activation,
+        gated=gated,
+        bias=(first.attribute("bias"), second.attribute("bias")),
+    )
+    own, last = (expert.parameter(v.parameters[0]).name for v in (first, second))
+    return plan, own.partition(".")[0], last.partition(".")[0]
+
+
+def _is_map(value: Value) -> bool:
+    return value.op == "dense" and not value.attribute("rank") and value.attribute("groups") == 1
+
+
+def _channels(values: Sequence[Value], id: int) -> int:
+    type_ = values[id].type
+    return type_.channels if isinstance(type_, Feature) and type_.heads == 1 else 0
+
+
+def _class(
+    o: OperatorLowering, expert: Operator, to_stream: bool, served: bool
+) -> tuple[str, tuple[str, ...]]:
+    """The class of an expert, and the features that its forward takes; `served` says that kernels
+    stand in its place on GPUs, so that it needs none of its own."""
     from starc.compiler.lower.operator import OperatorLowering
 
     profile = profile_operator(expert)
     layout = profile.layout({})
-    lowered = OperatorLowering(expert, "", o.functions, o.context, profile, layout).lower()
+    parts = expert, "", o.functions, o.context, profile, layout
+    lowered = OperatorLowering(*parts, served=served).lower()
     words = re.split(r"_+", expert.name)
     module = lowered.module if to_stream else replace(lowered.module, onto_stream=())
     wanted = "".join(w[:1].upper() + w[1:] for w in words if w) + "Expert"

@@ -28,11 +28,13 @@ MANY = (
     "linear_attention",
     "mamba",
     "mamba2",
+    "mixtral",
     "retnet",
     "rwkv6",
     "sigmoid_attention",
     "sparse_transformer",
     "streaming",
+    "widenet",
     "xlstm",
 )
 

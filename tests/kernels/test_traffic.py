@@ -22,6 +22,8 @@ WORSE = {
     ("CrossEntropy", "loss"): 1.5,
     ("AttentionStep", "step"): 1.5,
     ("GatedConvolution", "backward"): 1.18,
+    ("ExpertProducts", "outputs"): 4.39,
+    ("ExpertProducts", "d_inputs"): 2.99,
 }
 """What moves more, by plan and operation, and how many times the least it may at most; the reasons
 are in docs/kernels.md."""
