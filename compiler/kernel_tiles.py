@@ -80,3 +80,47 @@ def attention_tiles(
     if grouped and size == 2 and depth <= 128:
         return (LARGEST, large), (0, _Tile(32, 32, 4, 1))
     return (LARGE, large), (0, small)
+
+
+@dataclass(frozen=True)
+class ConvolutionTile:
+    """Blocks of a long convolution: `chunk` tokens of the result by `depth` of the source, with a
+    filter in `copies`; `lags` of the filter's gradient, over `lag_columns` chunks at a time."""
+
+    chunk: int
+    depth: int
+    copies: int
+    lags: int
+    lag_columns: int
+    warps: int
+    stages: int
+
+
+CONVOLUTION_TILES = {
+    # A row of a Toeplitz block begins at any tap. A filter of 2-byte elements is there twice, one
+    # tap apart, so that words of 4 bytes can be copied to shared memory behind the processor's
+    # back; 4-byte elements are such words themselves.
+    2: ConvolutionTile(128, 64, 2, 128, 64, 8, 3),
+    4: ConvolutionTile(64, 32, 1, 64, 32, 8, 2),
+}
+"""By bytes of an element; found like those of attention: no spills on any target."""
+
+CONVOLUTION_COLUMNS = (32, 64)
+"""Chunks, of all sequences of a filter, that one program computes: few, and many."""
+
+LONGEST_PRODUCT = {
+    "H100": {2: 7168, 4: 1024},
+    "A100": {2: 4096, 4: 512},
+    "RTX4090": {2: 4096, 4: 512},
+    "MI300X": {2: 6144, 4: 512},
+}
+"""Taps up to which long convolutions are products, by device and bytes of an element; beyond, the
+fast Fourier transform takes less time on paper. Per token and channel, and without gates:
+
+    transform   76 bytes (docs/kernels.md) and arithmetic that is far less
+    products    12 bytes in bfloat16, 24 in float32, and 1.25 T FLOPs, a quarter of them above the
+                diagonal, at half of the peak rate; float32 goes three times at the rate of TF32,
+                half of bfloat16's (AMD: once, at an eighth)
+
+    T = (76 - bytes) / bandwidth * rate / 2 / 1.25, rounded to multiples of 1024 (512 in float32).
+"""

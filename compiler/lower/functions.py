@@ -24,7 +24,7 @@ PYTHON_NAMES = frozenset(
     getattr isinstance any all type SystemExit enumerate ValueError Callable Iterator
     cache start batch like object property staticmethod ImportError tl
     serves tile_for shared_memory product_precision as_operands strides_of per_head per_token
-    fewer_heads spread save_all splits_for triton
+    longest_product fewer_heads spread save_all splits_for triton
     segment_of sum_of_parts PLACES sort_assignments tiles_of weights_of add_parts""".split()
 )
 """Names with a meaning of their own in generated code."""
@@ -40,7 +40,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     headwise grouped_dense causal_convolution RMSNorm RMSNormFunction Norm L2Norm LowRankLinear
     GroupedLinear HeadwiseLinear CausalConvolution TapSum GroupedConvolution ImplicitFilter
     quick_gelu taylor stabilized top_by positions modal_convolution SSMFilter Polynomial Hedgehog
-    Block Experts route balance retrieve top Loop HyperConnection DynamicHyperConnection
+    with_skip Block Experts route balance retrieve top Loop HyperConnection DynamicHyperConnection
     DepthAverage WeightedReadout AttentionReadout Unit""".split()
 )
 """Names of module-level functions; a number may follow (attention_2)."""
@@ -48,6 +48,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
 _KERNEL = re.compile(
     r"(body_|launch_|packed_)*((input_|output_)?gated|causal)_(product|convolution)\w*\d+\w*"
     r"|(body_|launch_|scores_)?(fused|latent)_\w*attention_\d+\w*"
+    r"|([a-z]+_)?((input_|output_)?gated_)?long_convolution_\d+\w*"
     r"|(Packed)?((Input|Output)?Gated|Causal)(Product|Convolution)\w*\d+"
     r"|(body_|launch_|shapes_|save_|gradient_|chunks_|tokens_|launch_tokens_)?cross_entropy_\d+\w*"
     r"|(body_|launch_|shapes_|save_|gradient_)?(interleaved_)?rotary_\d+\w*"

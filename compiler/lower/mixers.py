@@ -9,12 +9,11 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from starc.compiler.catalog.filters import modes
 from starc.compiler.ir import Value
-from starc.compiler.lower import attention, kernels, latent, text, transitions
+from starc.compiler.lower import attention, kernels, latent, long_convolution, text, transitions
 from starc.compiler.lower.text import Text
 from starc.compiler.plan import MixerPlan
-from starc.compiler.types import Feature, Mixer, lanes_of
+from starc.compiler.types import Feature
 from starc.compiler.work import WHOLE
 
 if TYPE_CHECKING:
@@ -65,27 +64,6 @@ def _heads(value: Value) -> int:
     return value.type.heads
 
 
-def taps(o: OperatorLowering, kernel: int, v: int, limit: int | None) -> Text:
-    """A filter as (taps, ...), its lanes laid over the trailing axes of V."""
-    filter_, type_ = o.filter(kernel), o.type(v)
-    heads, channels = lanes_of(Mixer(filter_.lanes, flat=True), type_.heads, type_.channels)
-    if filter_.length is None:
-        length = o.columns
-        shown = f"min({length}, {limit})" if limit else length
-        known = f'cache and cache["{o.past.filter(kernel)}"]'
-        rows = text.call(o.functions.function("taps_of"), o.texts[kernel], shown, known)
-    else:
-        own = o.texts[kernel].code
-        rows = text.method(
-            Text(f"{own}[:, :{limit}]" if limit and limit < filter_.length else own), "t"
-        )
-    if type_.heads == 1:
-        return rows
-    if channels > 1:
-        return text.method(rows, "unflatten", "-1", f"({heads}, {channels})")
-    return text.method(rows, "unsqueeze", "-1")
-
-
 def _convolution(o: OperatorLowering, value: Value) -> Text:
     kernel, v = value.inputs
     if o.filter(kernel).length is None:
@@ -93,23 +71,11 @@ def _convolution(o: OperatorLowering, value: Value) -> Text:
         seen = o.past.history(v, o.span)
     else:
         seen = o.past.delayed(v)
-    rows = taps(o, kernel, v, value.attribute("taps"))
+    rows = long_convolution.taps(o, kernel, v, value.attribute("taps"))
     few = value.attribute("taps") is None or value.attribute("taps") < MANY_TAPS
     many = value.op == "short_convolution" and not few
     name = o.functions.function("depthwise_convolution" if many else value.op)
     return text.call(name, rows, seen, o.length)
-
-
-def _modal(o: OperatorLowering, value: Value) -> Text:
-    kernel, v = value.inputs
-    for helper in ("long_convolution", "toeplitz_matrix"):
-        o.functions.function(helper)
-    name = o.functions.function("modal_convolution")
-    own = o.texts[v] if isinstance(o.type(v), Feature) else o.own_layout(o.tokens(v), value.type)
-    type_, attributes = o.type(v), dict(o.values[kernel].attributes)
-    parts = 1 if attributes["init"] == "real" else 2
-    state = o.past.state(type_.heads * type_.channels, modes(attributes), parts)
-    return text.call(name, o.texts[kernel], own, state)
 
 
 def _stabilized(o: OperatorLowering, value: Value) -> Text:
@@ -134,6 +100,6 @@ LOWERINGS: dict[str, Callable[[OperatorLowering, Value], Text]] = {
     "dplr_recurrence": transitions.apply,
     "short_convolution": _convolution,
     "long_convolution": _convolution,
-    "modal_convolution": _modal,
+    "modal_convolution": long_convolution.modal,
     "stabilized": _stabilized,
 }

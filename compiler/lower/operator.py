@@ -17,7 +17,17 @@ from typing import Any
 from starc.compiler import catalog
 from starc.compiler.init import onto_stream
 from starc.compiler.ir import Operator, Parameter, Value
-from starc.compiler.lower import attention, dense, kernels, maps, mixers, modules, routing, text
+from starc.compiler.lower import (
+    attention,
+    dense,
+    kernels,
+    long_convolution,
+    maps,
+    mixers,
+    modules,
+    routing,
+    text,
+)
 from starc.compiler.lower.functions import Functions, is_reserved
 from starc.compiler.lower.past import Past
 from starc.compiler.lower.rotary import Rotation, call_kernels
@@ -100,6 +110,7 @@ class OperatorLowering:
         self.rotations: dict[str, Rotation] = {}
         """Rotary encodings by their text."""
         self.past = Past(self, profile, layout)
+        self.convolutions = long_convolution.find(self)
         self.in_past: Text | None = None
         """While a value is lowered for all tokens that are kept: one of its operands."""
         self.served = served
@@ -113,8 +124,9 @@ class OperatorLowering:
 
     def lower(self) -> Lowered:
         features, names = self._inputs()
+        inside = {i for fused in self.convolutions.values() for i in fused.inside}
         for id, value in enumerate(self.values):
-            if id not in self.texts:
+            if id not in self.texts and id not in inside:
                 if id in self.past.long:
                     self.past.lower_long(id, value)
                 else:
@@ -178,7 +190,8 @@ class OperatorLowering:
         if isinstance(value.type, Feature | Constant) and not (trivial and len(result.code) < 24):
             only_result = is_result and self.uses[id] == 1 and len(self.operator.outputs) == 1
             long = len(result.code) > LONG_EXPRESSION and not is_result
-            if long or not (alone or only_result):
+            bound = id in self.convolutions and result.code.isidentifier()
+            if not bound and (long or not (alone or only_result)):
                 result = self.assign(value.name or self._wish(id), result, value.type)
         self.texts[id] = result
 
@@ -276,6 +289,8 @@ class OperatorLowering:
     # --- texts ----------------------------------------------------------------------------------
 
     def _text(self, id: int, value: Value) -> Text:
+        if id in self.convolutions:
+            return long_convolution.lower(self, self.convolutions[id])
         if value.op in mixers.LOWERINGS:
             return mixers.LOWERINGS[value.op](self, value)
         if value.op in modules.LOWERINGS:

@@ -17,6 +17,7 @@ from typing import Any
 import black
 import pytest
 
+from starc.compiler.kernel_long_convolution import LongConvolution
 from starc.compiler.kernel_plan import KernelPlan, sections
 from starc.compiler.kernel_recurrence import Recurrence
 from starc.compiler.kernel_rotary import Rotary
@@ -50,8 +51,10 @@ def text_of(plans: Sequence[KernelPlan], formatted: bool = True) -> str:
     """
     mixers = [mixer_of(plan) for plan in plans if isinstance(plan, Recurrence | Scan | Structured)]
     turns = [rotation_of(plan) for plan in plans if isinstance(plan, Rotary)]
+    transforms = ["wide", "long_convolution"]
+    long = transforms if any(isinstance(plan, LongConvolution) for plan in plans) else []
     called = dict.fromkeys(
-        ["transformed", *(name for plan in (*mixers, *turns) for name in required(plan))]
+        ["transformed", *(name for plan in (*mixers, *turns) for name in required(plan)), *long]
     )
     parts = [render(f"function/{name}.py.j2", name=name) for name in called]
     parts += [render(name, **({"kernel": plan} if plan else {})) for name, plan in sections(plans)]

@@ -115,7 +115,7 @@ def main() -> None:
     sizes, examples = json.loads(sys.argv[1]), sys.argv[2:]
     correct_interpreter()
     permute_programs(seed=0)
-    device = SimpleNamespace(multi_processor_count=4, shared_memory_per_block_optin=0)
+    device = SimpleNamespace(multi_processor_count=4, shared_memory_per_block_optin=0, major=9)
     with mock.patch.object(torch.cuda, "get_device_properties", return_value=device):
         found = {}
         for example in examples:
