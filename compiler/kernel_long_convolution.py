@@ -6,7 +6,8 @@ are better (kernel_tiles.py), filters of a few taps (kernel_plan.py), rendering.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from starc.compiler.kernel_plan import SMALL_SHARED, KernelPlan, Launch, Tile, Work
@@ -25,7 +26,8 @@ class LongConvolution(KernelPlan):
 
     Operands are (batch, T, channels), in which channels / lanes neighbours share a filter; K is
     (taps, lanes). `function` is the function of the file that computes the sum by transforms.
-    Gates say what the program gives; the operator takes None for either.
+    Gates say what the program gives somewhere; the operator takes None for either, so that one
+    section of a file serves all convolutions of these sizes (`joined`).
     """
 
     template: ClassVar[str] = "kernel/long_convolution.py.j2"
@@ -44,15 +46,18 @@ class LongConvolution(KernelPlan):
 
     @property
     def name(self) -> str:
-        gates = {
-            (True, True): "gated_",
-            (True, False): "output_gated_",
-            (False, True): "input_gated_",
-            (False, False): "",
-        }[self.output_gate, self.input_gate]
         own = self.lanes == self.channels
         sizes = f"{self.channels}" if own else f"{self.lanes}x{self.channels // self.lanes}"
-        return f"{gates}long_convolution_{sizes}"
+        return f"long_convolution_{sizes}"
+
+    def joined(self, plans: Iterable[KernelPlan]) -> LongConvolution:
+        """This plan with the gates of those among `plans` that have its name."""
+        same = [x for x in (self, *plans) if isinstance(x, LongConvolution) and x.name == self.name]
+        return replace(
+            self,
+            output_gate=any(x.output_gate for x in same),
+            input_gate=any(x.input_gate for x in same),
+        )
 
     @property
     def turned(self) -> Tile:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from starc.compiler.kernel_attention import AttentionPlan, FusedAttention
 from starc.compiler.kernel_attention_step import step_of
+from starc.compiler.kernel_long_convolution import LongConvolution
 from starc.compiler.kernel_plan import KernelPlan
 from starc.compiler.naming import Names
 from starc.compiler.plan import FunctionPlan, MixerPlan, ModuleClass
@@ -48,7 +49,7 @@ FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
 _KERNEL = re.compile(
     r"(body_|launch_|packed_)*((input_|output_)?gated|causal)_(product|convolution)\w*\d+\w*"
     r"|(body_|launch_|scores_)?(fused|latent)_\w*attention_\d+\w*"
-    r"|([a-z]+_)?((input_|output_)?gated_)?long_convolution_\d+\w*"
+    r"|([a-z]+_)?long_convolution_\d+\w*"
     r"|(Packed)?((Input|Output)?Gated|Causal)(Product|Convolution)\w*\d+"
     r"|(body_|launch_|shapes_|save_|gradient_|chunks_|tokens_|launch_tokens_)?cross_entropy_\d+\w*"
     r"|(body_|launch_|shapes_|save_|gradient_)?(interleaved_)?rotary_\d+\w*"
@@ -81,6 +82,9 @@ class Functions:
             names = {known.name for known in self._kernels}
             while plan not in self._kernels and plan.name in names:
                 plan = replace(plan, variant=plan.variant + 1)
+        if isinstance(plan, LongConvolution):
+            plan = plan.joined(self._kernels)
+            self._kernels = {x: None for x in self._kernels if x.name != plan.name}
         self._kernels.setdefault(plan)
         if isinstance(plan, FusedAttention) and plan.steps:
             self._kernels.setdefault(step_of(plan))

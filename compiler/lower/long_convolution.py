@@ -168,8 +168,9 @@ def _seen(o: OperatorLowering, value: Value) -> Text:
 def _taps(o: OperatorLowering, fused: Fused, known: bool) -> Text:
     """The filter over all tokens at hand, or over those of a sequence without a cache."""
     value = o.values[fused.convolution]
+    kernel, v = value.inputs
     limit = None if value.op == "modal_convolution" else value.attribute("taps")
-    rows = taps(o, *value.inputs, limit, known)
+    rows = taps(o, kernel, v, limit, known)
     if fused.skip is None:
         return rows
     return text.call(o.functions.function("with_skip"), rows, o.texts[fused.skip])

@@ -24,6 +24,8 @@ WORSE = {
     ("GatedConvolution", "backward"): 1.18,
     ("ExpertProducts", "outputs"): 4.39,
     ("ExpertProducts", "d_inputs"): 2.99,
+    ("LongConvolution", "forward"): 3.1,
+    ("LongConvolution", "backward"): 4.35,
 }
 """What moves more, by plan and operation, and how many times the least it may at most; the reasons
 are in docs/kernels.md."""
