@@ -1,7 +1,7 @@
 """Backbones under construction: units whose outputs are not chosen yet, and the labels in scope.
 
 Units are drafts until the whole backbone is known, because a later unit may still ask an earlier
-one for a feature. `Drafted.frozen` then makes the IR of them.
+one for a feature. `Drafted.frozen` then names them and makes the IR of them.
 
 Owns: drafts, scopes of labels, freezing. Refuses: the text of the program (resolve.py, sharing.py).
 """
@@ -9,7 +9,7 @@ Owns: drafts, scopes of labels, freezing. Refuses: the text of the program (reso
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from starc.compiler.builder import prune
 from starc.compiler.depth import along_depth
@@ -25,8 +25,9 @@ from starc.compiler.ir import (
     Residual,
     Unit,
 )
-from starc.compiler.memo import Body, Memo
-from starc.compiler.naming import Names
+from starc.compiler.memo import Body, KnownUnit, Memo
+from starc.compiler.naming import MODEL_ATTRIBUTES, Names
+from starc.compiler.residuals import suffixes
 from starc.compiler.settings import Settings
 from starc.grammar import nodes
 from starc.grammar.source import Span
@@ -34,19 +35,21 @@ from starc.grammar.source import Span
 Labelled = nodes.Unit | nodes.Parallel
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Draft:
-    """A unit. `exports` are the features that later units asked for."""
+    """A unit, the `layer`-th of the backbone: what it was resolved to, and the layers that it
+    names, as `known` numbers them. `exports` are the features that later units asked for."""
 
-    name: str
-    path: str
     layer: int
-    body: Body
-    residual: Residual
-    inputs: tuple[tuple[str, FeatureRef], ...]
-    shares: list[tuple[tuple[str, ...], Draft]]
+    known: KnownUnit
+    named: tuple[DraftNamed | None, ...]
     unit: nodes.Unit
-    exports: list[str] = field(default_factory=list)
+    exports: list[str]
+    path: str = ""
+
+    @property
+    def body(self) -> Body:
+        return self.known.body
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -55,64 +58,67 @@ class Draft:
             return tuple(self.exports)
         return tuple(name for name in self.body.bindings if name in self.exports)
 
+    def source(self, number: int) -> Draft:
+        """The unit that it takes weights of."""
+        found = self.named[number]
+        assert isinstance(found, Draft)
+        return found
 
-@dataclass
+
+@dataclass(slots=True, eq=False)
 class DraftRepeat:
-    name: str
-    path: str
     bodies: list[list[DraftLayer]]
     span: Span
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class DraftLoop:
-    name: str
-    path: str
     times: int
     body: list[DraftLayer]
     span: Span
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class DraftParallel:
-    name: str
-    path: str
+    """A parallel; whoever goes through a backbone may give it a `number`."""
+
+    label: str | None
     mode: str
     branches: list[DraftLayer]
     residual: Residual
     span: Span
+    path: str = ""
+    number: int = 0
 
 
+DraftNamed = Draft | DraftParallel
 DraftLayer = Draft | DraftRepeat | DraftLoop | DraftParallel
+"""A layer; repeats and loops may turn out to have no units."""
 
 
 @dataclass
 class Scope:
     """What a place of the backbone sees.
 
-    `labels` are the units of the enclosing bodies and of this one so far, `streams` the paths of
-    these and of labelled parallels, behind which the stream may be read, `places` the layers of
-    every label so far (parallels and failed units, too); `bodies` hold those still to come.
+    `labels` are the units of the enclosing bodies and of this one so far, `layers` these and
+    labelled parallels, behind which the stream may be read, `places` the syntax of every label so
+    far (failed units, too); `bodies` hold those still to come.
     """
 
     labels: dict[str, Draft]
-    streams: dict[str, str]
+    layers: dict[str, DraftNamed]
     places: dict[str, Labelled]
     failed: set[str]
     bodies: tuple[tuple[nodes.Layer, ...], ...]
-    names: Names
-    path: str
 
-    def inner(self, path: str, body: tuple[nodes.Layer, ...]) -> Scope:
+    def inner(self, body: tuple[nodes.Layer, ...]) -> Scope:
         """The scope of one iteration of a repeat or loop: labels made inside stay inside."""
         return Scope(
             dict(self.labels),
-            dict(self.streams),
+            dict(self.layers),
             dict(self.places),
             set(self.failed),
             (*self.bodies, body),
-            Names(),
-            path,
         )
 
     def labels_in_bodies(self) -> dict[str, Span]:
@@ -220,40 +226,56 @@ class _Freezer:
         self.operators: dict[tuple[object, ...], Operator] = {}
 
     def freeze(self, drafts: list[DraftLayer]) -> tuple[tuple[Layer, ...], tuple[Operator, ...]]:
-        layers = tuple(map(self._layer, drafts))
+        layers = self._layers(drafts, Names(MODEL_ATTRIBUTES), "")
         return layers, tuple(self.operators.values())
 
-    def _layer(self, draft: DraftLayer) -> Layer:
+    def _layers(self, drafts: list[DraftLayer], names: Names, path: str) -> tuple[Layer, ...]:
+        """Layers of one namespace, whose paths begin with `path`; those without units give nothing
+        but their names."""
+        layers = [(draft, self._layer(draft, names, path)) for draft in drafts]
+        return tuple([layer for draft, layer in layers if has_units(draft)])
+
+    def _layer(self, draft: DraftLayer, names: Names, path: str) -> Layer:
         match draft:
-            case DraftRepeat():
-                bodies = tuple(tuple(map(self._layer, body)) for body in draft.bodies)
-                return Repeat(draft.name, draft.path, bodies, draft.span)
-            case DraftLoop():
-                inner = tuple(map(self._layer, draft.body))
-                return Loop(draft.name, draft.path, draft.times, inner, span=draft.span)
+            case Draft():
+                return self._unit(draft, names, path)
             case DraftParallel():
-                branches = tuple(map(self._layer, draft.branches))
-                return Parallel(
-                    draft.name,
-                    draft.path,
-                    draft.mode,
-                    branches,
-                    draft.residual,
-                    span=draft.span,
+                suffix = (*suffixes(draft.residual), "_gate")
+                name = names.take(draft.label or "parallel", suffix)
+                draft.path = path + name
+                branches = self._layers(draft.branches, names, path)
+                ends = draft.mode, branches, draft.residual
+                return Parallel(name, draft.path, *ends, span=draft.span)
+            case DraftRepeat():
+                name = names.take("blocks")
+                bodies = tuple(
+                    self._layers(body, Names(), f"{path}{name}.{i}.")
+                    for i, body in enumerate(draft.bodies)
                 )
-        operator = self._operator(draft)
-        inputs = draft.inputs
-        if inputs:  # those that are left when what the outputs do not need is gone
+                return Repeat(name, path + name, bodies, draft.span)
+            case DraftLoop():
+                name = names.take("loop")
+                inner = self._layers(draft.body, Names(), f"{path}{name}.")
+                return Loop(name, path + name, draft.times, inner, span=draft.span)
+
+    def _unit(self, draft: Draft, names: Names, path: str) -> Unit:
+        known, operator = draft.known, self._operator(draft)
+        name = names.take(draft.unit.label or known.node.name, suffixes(known.residual))
+        draft.path = path + name
+        inputs = []
+        if known.inputs:  # those that are left when what the outputs do not need is gone
             read = {n for n, _ in operator.inputs}
-            inputs = tuple((n, ref) for n, ref in inputs if n in read)
+            for n, number, there in known.inputs:
+                if n in read and (source := draft.named[number]):
+                    inputs.append((n, FeatureRef(source.path, there)))
         return Unit(
-            draft.name,
+            name,
             draft.path,
             draft.layer,
             operator.name,
-            draft.residual,
-            inputs,
-            tuple((weights, source.path) for weights, source in draft.shares),
+            known.residual,
+            tuple(inputs),
+            tuple((weights, draft.source(number).path) for weights, number in known.shares),
             (),
             draft.unit.label is not None,
             span=draft.unit.span,

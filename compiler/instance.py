@@ -18,7 +18,7 @@ from starc.compiler.calls import Surroundings, check_kind, in_call, match_argume
 from starc.compiler.experts import routed
 from starc.compiler.expressions import RESERVED, Expressions
 from starc.compiler.faults import duplicate, error, fail
-from starc.compiler.ir import Attribute, FeatureRef
+from starc.compiler.ir import Attribute
 from starc.compiler.memo import Body
 from starc.compiler.numbers import Numeric
 from starc.compiler.results import Opened, Poison, Poisoned, Ref, Result
@@ -188,7 +188,7 @@ class Instance:
                 continue
             ids[name] = result.id
             span = next(a.span for a in call.arguments)
-            features[name] = Taken(self.builder.type(result.id), FeatureRef("", name), span)
+            features[name] = Taken(self.builder.type(result.id), name, span)
             if not isinstance(features[name].type, Feature):
                 raise error(
                     "wrong-type",
@@ -382,7 +382,7 @@ class Instance:
                 Diagnostic(
                     "sharing-type",
                     f"'{binding.name}' is a {describe(ours)} in operator '{self.node.name}', "
-                    f"but '{taken.ref.unit}' has a {describe(taken.type)}.",
+                    f"but '{taken.label}' has a {describe(taken.type)}.",
                     taken.place,
                     f"a {describe(taken.type)}",
                     "units that share a feature need it in the same shape.",

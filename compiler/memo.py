@@ -10,7 +10,7 @@ Owns: the keys and the lifetime of what is remembered. Refuses: resolving (resol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from textwrap import wrap
 
@@ -46,38 +46,58 @@ class Body:
 
 Key = tuple[object, ...]
 
+_SAID = 50_000
+"""What so many units say is forgotten at once: every mutation makes a few new ones."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, eq=False, slots=True)
 class KnownUnit:
-    """What a unit was resolved to, with labels in the place of other layers.
+    """What units that say the same were resolved to; other layers are numbered as `words_of` has
+    the words that name them.
 
-    `inputs` are (name here, label, name there), `shares` (weights, label); `kept` is what the key
+    `inputs` are (name here, layer, name there), `shares` (weights, layer); `kept` is what the key
     says by identity.
     """
 
     node: nodes.Operator
     body: Body
     residual: Residual
-    suffixes: tuple[str, ...]
-    inputs: tuple[tuple[str, str, str], ...]
-    shares: tuple[tuple[tuple[str, ...], str], ...]
+    inputs: tuple[tuple[str, int, str], ...]
+    shares: tuple[tuple[tuple[str, ...], int], ...]
     kept: Key
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Told:
-    """What a unit says; `words` of it may be labels of others."""
-
-    words: tuple[str, ...]
-
-
-def _words(unit: nodes.Unit) -> tuple[str, ...]:
+def words_of(unit: nodes.Unit) -> tuple[str, ...]:
+    """The words of a unit that may be labels of others, each once."""
     found = [m.label for m in unit.modifiers if not isinstance(m, nodes.With)]
     if isinstance(unit.operator, nodes.Call):
         for argument in unit.operator.arguments:
-            value = argument.value
-            found.append(getattr(value, "unit", None) or getattr(value, "name", None))
+            if isinstance(argument.value, nodes.Member):
+                found.append(argument.value.unit)
+            elif isinstance(argument.value, nodes.Name):
+                found.append(argument.value.name)
     return tuple(dict.fromkeys(word for word in found if word))
+
+
+def _numbered(unit: nodes.Unit, words: tuple[str, ...]) -> nodes.Unit:
+    """A unit without its label, and with numbers in the place of its words."""
+    numbers = {word: f"#{i}" for i, word in enumerate(words)}
+    call, modifiers = unit.operator, list[nodes.Modifier]()
+    for modifier in unit.modifiers:
+        if not isinstance(modifier, nodes.With) and modifier.label:
+            modifier = replace(modifier, label=numbers[modifier.label])
+        modifiers.append(modifier)
+    if isinstance(call, nodes.Call) and call.arguments:
+        arguments = []
+        for argument in call.arguments:
+            value = argument.value
+            if isinstance(value, nodes.Member):
+                argument = replace(argument, value=replace(value, unit=numbers[value.unit]))
+            elif isinstance(value, nodes.Name):
+                argument = replace(argument, value=replace(value, name=numbers[value.name]))
+            arguments.append(argument)
+        call = replace(call, arguments=tuple(arguments))
+    return replace(unit, label=None, operator=call, modifiers=tuple(modifiers))
 
 
 class Memo:
@@ -86,22 +106,25 @@ class Memo:
     def __init__(self) -> None:
         self.bodies: dict[Key, Body] = {}
         self.units: dict[Key, KnownUnit] = {}
-        self._told: dict[int, tuple[nodes.Unit, Told]] = {}
-        self._alike: dict[nodes.Unit, Told] = {}
+        self._said: dict[int, tuple[nodes.Unit, nodes.Unit, tuple[str, ...]]] = {}
+        self._alike: dict[nodes.Unit, nodes.Unit] = {}
         self._operators: dict[Key, tuple[Body, Operator]] = {}
         self._settings: dict[int, tuple[tuple[nodes.Setting, ...], Settings]] = {}
         self._contexts: dict[Key, int] = {}
         self._routed: dict[nodes.Call, tuple[nodes.Operator, nodes.Call]] = {}
 
-    def told(self, unit: nodes.Unit) -> Told:
-        """What a unit says: the same object for units that say the same."""
-        known = self._told.get(id(unit))
+    def said(self, unit: nodes.Unit) -> tuple[nodes.Unit, nodes.Unit, tuple[str, ...]]:
+        """The unit, what it says but for labels (the same object for units that say the same), and
+        the words in it that may be labels."""
+        known = self._said.get(id(unit))
         if known is None:
-            told = self._alike.get(unit)
-            if told is None:
-                self._alike[unit] = told = Told(_words(unit))
-            self._told[id(unit)] = known = unit, told
-        return known[1]
+            words = words_of(unit)
+            plain = unit if unit.label is None and not words else _numbered(unit, words)
+            if len(self._said) >= _SAID:
+                self._said.clear()
+            known = unit, self._alike.setdefault(plain, plain), words
+            self._said[id(unit)] = known
+        return known
 
     def context(self, numbers: Mapping[str, Numeric]) -> int:
         """A small name for the numbers that a model sets, quick to compare."""

@@ -336,10 +336,15 @@ def _operator(builder: Builder, result: int) -> Operator:
     return Operator("residual", "residual", (), values, outputs, parameters)
 
 
+_SUFFIXES = (*NORM_SUFFIXES, "_hyper")
+
+
 def suffixes(residual: Residual) -> tuple[str, ...]:
     """Attributes that stand beside a layer's own: its name with each of these."""
-    own = residual.formula.parameters if residual.formula else ()
-    return (*NORM_SUFFIXES, "_hyper", *dict.fromkeys("_" + p.name.partition(".")[0] for p in own))
+    if residual.formula is None:
+        return _SUFFIXES
+    own = residual.formula.parameters
+    return (*_SUFFIXES, *dict.fromkeys("_" + p.name.partition(".")[0] for p in own))
 
 
 def default_final_norm(residual: Residual) -> Norm | None:

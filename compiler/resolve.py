@@ -19,6 +19,7 @@ from starc.compiler.drafts import (
     Drafted,
     DraftLayer,
     DraftLoop,
+    DraftNamed,
     DraftParallel,
     DraftRepeat,
     Scope,
@@ -29,12 +30,11 @@ from starc.compiler.expressions import Expressions
 from starc.compiler.faults import duplicate, error, hole_error, word_span
 from starc.compiler.holes import holes_left, walk
 from starc.compiler.instance import Request
-from starc.compiler.ir import STREAM, FeatureRef, Model, Residual
-from starc.compiler.memo import Body, Key, KnownUnit, Memo
-from starc.compiler.naming import MODEL_ATTRIBUTES, Names
+from starc.compiler.ir import STREAM, Model, Residual
+from starc.compiler.memo import Body, Key, KnownUnit, Memo, words_of
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
-from starc.compiler.residuals import check_streams, numbered, resolve_residual, suffixes
+from starc.compiler.residuals import check_streams, numbered, resolve_residual
 from starc.compiler.results import Poisoned
 from starc.compiler.settings import Settings, resolve_settings
 from starc.compiler.sharing import (
@@ -96,6 +96,7 @@ class Resolver:
             raise self._failure() from None
         self._depth = depth
         self.numbers: dict[str, Numeric] = {**self.settings.numbers(), "depth": Fraction(depth)}
+        self._number_names = {*self.settings.own, *self.numbers, "layer"}
         seen = {"causal": Fraction(self.settings.causal)}  # no setting of a program's own
         context = self.memo.context({**self.settings.numbers(), **self.settings.own, **seen})
         self._bodies = Bodies(
@@ -109,11 +110,11 @@ class Resolver:
             self.memo,
         )
         bodies = (self.model.backbone,)
-        scope = Scope({}, {}, {}, set(), bodies, Names(MODEL_ATTRIBUTES), "")
+        scope = Scope({}, {}, {}, set(), bodies)
         drafts = self._layers(self.model.backbone, scope, self.settings.residual)
         if self.failures:
             raise self._failure()
-        if not drafts:
+        if not any(map(has_units, drafts)):
             raise error(
                 "empty-backbone",
                 f"model '{self.model.name}' has no units.",
@@ -173,13 +174,11 @@ class Resolver:
     def _layers(
         self, body: tuple[nodes.Layer, ...], scope: Scope, residual: Residual
     ) -> list[DraftLayer]:
-        """The layers of a body; faulty ones are reported and left out, as is `repeat 0`."""
+        """The layers of a body; faulty ones are reported and left out."""
         found: list[DraftLayer] = []
         for layer in body:
             try:
-                draft = self._resolve_layer(layer, scope, residual)
-                if has_units(draft):
-                    found.append(draft)
+                found.append(self._resolve_layer(layer, scope, residual))
             except (StarError, Poisoned) as failure:
                 if label := getattr(layer, "label", None):
                     scope.failed.add(label)
@@ -213,11 +212,9 @@ class Resolver:
     def _repeat(self, layer: nodes.Repeat, scope: Scope, residual: Residual) -> DraftLayer:
         if not layer.body:
             raise error("empty-backbone", "'repeat' has no units.", word_span(layer.span, "repeat"))
-        name = scope.names.take("blocks")
-        path = scope.path + name
-        repeat = DraftRepeat(name, path, [], layer.span)
-        for i in range(self._times(layer)):
-            inner = scope.inner(f"{path}.{i}.", layer.body)
+        repeat = DraftRepeat([], layer.span)
+        for _ in range(self._times(layer)):
+            inner = scope.inner(layer.body)
             before = len(self.failures)
             repeat.bodies.append(self._layers(layer.body, inner, residual))
             if len(self.failures) > before:
@@ -228,16 +225,15 @@ class Resolver:
         place = word_span(layer.span, "loop")
         if not layer.body:
             raise error("empty-backbone", "'loop' has no units.", place)
-        path = scope.path + (name := scope.names.take("loop"))
-        inner = scope.inner(f"{path}.", layer.body)
+        inner = scope.inner(layer.body)
         before = len(self.failures)
         body = self._layers(layer.body, inner, residual)
         if len(self.failures) > before:
             raise Poisoned
-        return DraftLoop(name, path, self._times(layer), body, layer.span)
+        return DraftLoop(self._times(layer), body, layer.span)
 
     def _parallel(self, layer: nodes.Parallel, scope: Scope, residual: Residual) -> DraftLayer:
-        mode, place = layer.mode, word_span(layer.span, "parallel")
+        mode = layer.mode
         if mode not in PARALLEL_MODES:
             raise error(
                 "unknown-name",
@@ -254,25 +250,27 @@ class Resolver:
                     modifier.span,
                 )
         residual = self._residual(layer.modifiers, residual)
-        name = scope.names.take(layer.label or "parallel", (*suffixes(residual), "_gate"))
         before = len(self.failures)
         branches = self._layers(layer.body, scope, NO_RESIDUAL)
         if len(self.failures) > before:
             raise Poisoned
-        if len(branches) < len(layer.body) or not branches:
+        if not branches or not all(map(has_units, branches)):
+            place = word_span(layer.span, "parallel")
             raise error("empty-backbone", "'parallel' has a branch without units.", place)
         if mode == "difference" and len(branches) == 1:
+            place = word_span(layer.span, "parallel")
             raise error("empty-backbone", "'parallel(difference)' needs two branches.", place)
+        draft = DraftParallel(layer.label, mode, branches, residual, layer.span)
         if layer.label:
-            scope.streams[layer.label] = scope.path + name
-        return DraftParallel(name, scope.path + name, mode, branches, residual, layer.span)
+            scope.layers[layer.label] = draft
+        return draft
 
     def _residual(
         self, modifiers: tuple[nodes.Modifier, ...], residual: Residual, layer: int | None = None
     ) -> Residual:
         """The residual of a layer: the model's, or that of its `with`."""
         formula = self.settings.formula if residual is self.settings.residual else None
-        own = any(isinstance(modifier, nodes.With) for modifier in modifiers)
+        own = modifiers and any(isinstance(modifier, nodes.With) for modifier in modifiers)
         if not own and formula is None and residual.hyper is None:
             return residual
         place = Fraction(self._layer if layer is None else layer)
@@ -306,54 +304,51 @@ class Resolver:
 
     def _unit(self, unit: nodes.Unit, scope: Scope, residual: Residual) -> Draft:
         layer = self._layer
-        self._layer += 1
-        known = self._recalled(unit, scope, residual, layer) or self._resolved(
-            unit, scope, residual, layer
-        )
-        name = scope.names.take(unit.label or known.node.name, known.suffixes)
-        inputs: tuple[tuple[str, FeatureRef], ...] = ()
-        if known.inputs:
-            streams = scope.streams
-            inputs = tuple([(n, FeatureRef(streams[of], there)) for n, of, there in known.inputs])
-        shares = [(weights, scope.labels[label]) for weights, label in known.shares]
-        path = scope.path + name
-        draft = Draft(name, path, layer, known.body, known.residual, inputs, shares, unit)
+        self._layer = layer + 1
+        _, said, words = self.memo.said(unit)
+        named: tuple[DraftNamed | None, ...] = ()
+        key: Key = id(said), id(self.settings), id(residual)
+        if words:
+            named = tuple(map(scope.layers.get, words))
+            key += self._meanings(words, named)
+        known = self.memo.units.get(key) or self.memo.units.get((*key, layer, self._depth))
+        if known is None or not self._still(known):
+            bodies = [source.body for source in named if isinstance(source, Draft)]
+            kept = said, self.settings, residual, *bodies
+            known = self._resolved(unit, scope, residual, layer, key, kept)
+        for _, number, there in known.inputs:
+            source = named[number]
+            if there != STREAM and isinstance(source, Draft) and there not in source.exports:
+                source.exports.append(there)
+        draft = Draft(layer, known, named, unit, [])
         if unit.label:
-            scope.labels[unit.label] = draft
-            scope.streams[unit.label] = path
+            scope.labels[unit.label] = scope.layers[unit.label] = draft
         return draft
 
-    def _key(self, unit: nodes.Unit, scope: Scope, residual: Residual) -> Key:
-        """What a unit depends on beside its place: what it says and what that means here."""
-        told = self.memo.told(unit)
-        if not told.words:
-            return told, self.settings, residual
-        labels, streams = scope.labels, scope.streams
-        named = [labels[w].body if w in labels else w in streams for w in told.words]
-        return told, self.settings, residual, *named
+    def _meanings(self, words: tuple[str, ...], named: tuple[DraftNamed | None, ...]) -> Key:
+        """What the words of a unit mean here: bodies by their identity, streams, or no layers."""
+        found: list[object] = []
+        for word, layer in zip(words, named, strict=True):
+            if type(layer) is Draft:
+                found.append(id(layer.known.body))
+            elif layer is not None:
+                found.append("")
+            if layer is None or word in self._number_names:
+                found.append(word)
+        return tuple(found)
 
-    def _recalled(
-        self, unit: nodes.Unit, scope: Scope, residual: Residual, layer: int
-    ) -> KnownUnit | None:
-        """What the unit was resolved to before in the same situation."""
-        units, key = self.memo.units, tuple(map(id, self._key(unit, scope, residual)))
-        known = units.get(key) or units.get((*key, layer, self._depth))
-        if known is None or not self._bodies.called_alike(known.body):
-            return None
-        node = known.node
-        if self.operators.get(node.name) is not node and node.name != "experts":
-            return None
-        for _, label, there in known.inputs:
-            if there != STREAM and there not in scope.labels[label].exports:
-                scope.labels[label].exports.append(there)
-        return known
+    def _still(self, known: KnownUnit) -> bool:
+        """Whether the names of operators mean what they did when a unit was resolved."""
+        node, calls = known.node, known.body.calls
+        if calls and not self._bodies.called_alike(known.body):
+            return False
+        return self.operators.get(node.name) is node or node.name == "experts"
 
     def _resolved(
-        self, unit: nodes.Unit, scope: Scope, residual: Residual, layer: int
+        self, unit: nodes.Unit, scope: Scope, residual: Residual, layer: int, key: Key, kept: Key
     ) -> KnownUnit:
         """What the unit means; remembered for the next one."""
-        kept = self._key(unit, scope, residual)
-        call = unit.operator
+        call, words = unit.operator, words_of(unit)
         if isinstance(call, nodes.Hole):
             raise hole_error(call)
         if call.function == "experts":
@@ -369,14 +364,13 @@ class Resolver:
             node,
             body,
             residual,
-            suffixes(residual),
-            tuple((n, inputs[n].label, inputs[n].ref.name) for n in sorted(inputs)),
-            tuple(shares),
+            tuple((n, words.index(inputs[n].label), inputs[n].name) for n in sorted(inputs)),
+            tuple((weights, words.index(label)) for weights, label in shares),
             kept,
         )
         placed = residual.formula or residual.hyper or not PLACE.isdisjoint(read | body.uses)
         place = (layer, self._depth) if placed else ()
-        self.memo.units[*map(id, kept), *place] = known
+        self.memo.units[*key, *place] = known
         return known
 
     def _reused(self, unit: nodes.Unit, node: nodes.Operator, scope: Scope) -> Features:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from starc.compiler.drafts import Draft, Scope, label_span, own_weights, weights_of
 from starc.compiler.faults import error, word_span
-from starc.compiler.ir import STREAM, FeatureRef
+from starc.compiler.ir import STREAM
 from starc.compiler.memo import Body
 from starc.compiler.results import Poisoned
 from starc.compiler.types import Feature, Type, describe
@@ -21,10 +21,11 @@ from starc.grammar.source import Span
 
 @dataclass(frozen=True)
 class Taken:
-    """A feature of another unit; `place` is where the text asks for it, `label` whose it is."""
+    """A feature of another unit, its `name` there; `place` is where the text asks for it, `label`
+    whose it is."""
 
     type: Type
-    ref: FeatureRef
+    name: str
     place: Span
     label: str = ""
 
@@ -74,9 +75,9 @@ def find_unit(label: str, span: Span, scope: Scope, what: str) -> Draft:
 def find_stream(name: nodes.Name, scope: Scope, stream: Feature) -> Taken:
     """The stream behind the labelled layer, as a feature."""
     label = name.name
-    if label not in scope.streams:
+    if label not in scope.layers:
         find_unit(label, name.span, scope, "a feature argument")  # says what is wrong
-    return Taken(stream, FeatureRef(scope.streams[label], STREAM), name.span, label)
+    return Taken(stream, STREAM, name.span, label)
 
 
 def _labels(scope: Scope) -> str:
@@ -141,13 +142,13 @@ def take(source: Draft, name: str, span: Span) -> Taken:
     if not isinstance(type_, Feature):
         raise error(
             "sharing-type",
-            f"'{name}' of '{source.name}' is a {describe(type_)}; only features can be passed on.",
+            f"'{name}' of '{source.unit.label}' is a {describe(type_)}; only features can be passed on.",
             span,
             hint="'shares' ties the weights of anything else.",
         )
     if name not in source.exports:
         source.exports.append(name)
-    return Taken(type_, FeatureRef(source.path, name), span, source.unit.label or "")
+    return Taken(type_, name, span, source.unit.label or "")
 
 
 def shared(modifier: nodes.Shares, body: Body, scope: Scope) -> tuple[tuple[str, ...], str]:

@@ -16,7 +16,15 @@ from functools import cached_property
 
 from starc.compiler import ir
 from starc.compiler.digest import canonical
-from starc.compiler.drafts import Draft, Drafted, DraftLayer, DraftLoop, DraftParallel, DraftRepeat
+from starc.compiler.drafts import (
+    Draft,
+    Drafted,
+    DraftLayer,
+    DraftLoop,
+    DraftParallel,
+    DraftRepeat,
+    has_units,
+)
 from starc.compiler.init import Init, onto_stream, spread
 from starc.compiler.inventory import model_parameters
 from starc.compiler.memo import Body, Memo
@@ -47,16 +55,13 @@ class Checked:
     operators: Mapping[str, nodes.Operator]
     identity: str
     drafted: Drafted = field(repr=False, compare=False)
+    units: int
+    """How many units it has, repeats unrolled."""
 
     @cached_property
     def ir(self) -> ir.Model:
         """Its model before any pass but `share`."""
         return share(self.drafted.frozen())
-
-    @cached_property
-    def units(self) -> int:
-        """How many units it has, repeats unrolled."""
-        return sum(1 for _ in self.drafted.units())
 
     @property
     def settings(self) -> Settings:
@@ -106,8 +111,9 @@ class Verifier:
         linked = self._linked(program)
         chosen = choose_model(linked, Options(model=model, limits=self.limits))
         drafted = Resolver(chosen, linked.operators, self.limits, self.memo).resolve()
-        identity = self._judged(drafted)
-        checked = Checked(program, chosen, linked.operators, identity, drafted)
+        said = self._judged(drafted)
+        operators, units = linked.operators, len(said.forms)
+        checked = Checked(program, chosen, operators, said.identity, drafted, units)
         if len(self._checked) > 256:
             self._checked.clear()
         self._checked[id(program), model] = program, checked
@@ -143,8 +149,8 @@ class Verifier:
         self._fitting: dict[tuple[int, int, tuple[str, ...]], bool] = {}
         self._texts: dict[int, tuple[object, str]] = {}
 
-    def _judged(self, drafted: Drafted) -> str:
-        """The identity of a model, which is refused where units do not fit each other."""
+    def _judged(self, drafted: Drafted) -> _Said:
+        """What a model says, which is refused where units do not fit each other."""
         forms = self._forms.setdefault(drafted.settings.init, {})
         said = _Said(self, drafted, forms)
         settings = drafted.settings
@@ -153,7 +159,7 @@ class Verifier:
         if doubtful:
             share(drafted.frozen())
         self._limit(drafted, said.size)
-        return said.identity
+        return said
 
     def _limit(self, drafted: Drafted, used: int) -> None:
         settings, limit = drafted.settings, self.limits.parameters
@@ -194,9 +200,21 @@ class _Form:
     size: int
     calm: bool
 
+    @cached_property
+    def _tied(self) -> dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]]:
+        return {}
 
-_Forms = dict[tuple[int, tuple[str, ...]], _Form]
-"""Forms by the body, which the memo keeps alive, and what others ask of it."""
+    def tied(self, weights: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those of some weights that the operator has, and those that what it means reads."""
+        known = self._tied.get(weights)
+        if known is None:
+            has = tuple(sorted(self.names.intersection(weights)))
+            known = self._tied[weights] = has, tuple(n for n in has if n in self.parameters)
+        return known
+
+
+_Forms = dict[int | tuple[int, tuple[str, ...]], _Form]
+"""Forms by the body, which the memo keeps alive, and what others ask of it if anything."""
 
 
 def _form(operator: ir.Operator, plain: ir.Operator) -> _Form:
@@ -220,8 +238,7 @@ class _Said:
         self.verifier, self.drafted, self.known = verifier, drafted, forms
         self.fitting, self.size, self.calm = True, 0, False
         self.forms: list[_Form] = []  # of the units so far
-        self.numbers: dict[str, int] = {}  # of layers that have a label
-        self.owners: dict[tuple[int, str], int] = {}
+        self.owners: dict[int, dict[str, int]] = {}  # of tied weights, by the unit that has them
         self.words: list[str] = [verifier.text(drafted.settings)]
         self._layers(drafted.layers)
         if self.calm and drafted.settings.init.calm:
@@ -233,52 +250,66 @@ class _Said:
             match layer:
                 case Draft():
                     self._unit(layer)
-                case DraftRepeat():
+                case DraftParallel():
+                    layer.number = -len(self.words)
+                    self.words.append(f"{layer.mode} {self.verifier.text(layer.residual)}")
+                    self._layers(layer.branches)
+                    self.words.append("end")
+                case DraftRepeat() if has_units(layer):
                     for body in layer.bodies:
                         self.words.append("repeat")
                         self._layers(body)
                     self.words.append("end")
-                case DraftLoop():
+                case DraftLoop() if has_units(layer):
                     self.words.append(f"loop {layer.times}")
                     self._layers(layer.body)
                     self.words.append("end")
-                case DraftParallel():
-                    self.numbers[layer.path] = -len(self.words)
-                    self.words.append(f"{layer.mode} {self.verifier.text(layer.residual)}")
-                    self._layers(layer.branches)
-                    self.words.append("end")
 
     def _unit(self, draft: Draft) -> None:
-        key = id(draft.body), draft.asked
+        unit = draft.known
+        key = (id(unit.body), draft.asked) if draft.exports else id(unit.body)
         form = self.known.get(key)
         if form is None:
             plain = self.drafted.plain(draft)
             self.known[key] = form = _form(spread(plain, self.drafted.settings.init), plain)
-        if draft.unit.label:
-            self.numbers[draft.path] = len(self.forms)
-        self.words.append(form.digest)
-        self.words.append(self.verifier.text(draft.residual))
-        if draft.inputs:
-            read = form.inputs
-            said = [(n, self.numbers[ref.unit], ref.name) for n, ref in draft.inputs if n in read]
-            self.words += [repr(said)] if said else []
-        if draft.shares and (ties := self._ties(draft, form)):
-            self.words.append(repr(ties))
+        words = self.words
+        words.append(form.digest)
+        words.append(self.verifier.text(unit.residual))
+        if unit.inputs and (read := self._read(draft, form)):
+            words.append(repr(read))
+        if unit.shares and (ties := self._ties(draft, form)):
+            words.append(repr(ties))
         self.forms.append(form)
         self.size += form.size
         self.calm = self.calm or form.calm
 
+    def _read(self, draft: Draft, form: _Form) -> list[tuple[str, int, str]]:
+        """(feature here, number of its layer, feature there), of features that are read."""
+        found = []
+        for name, place, there in draft.known.inputs:
+            source = draft.named[place]
+            if name in form.inputs and source is not None:
+                number = source.layer if isinstance(source, Draft) else source.number
+                found.append((name, number, there))
+        return found
+
     def _ties(self, draft: Draft, form: _Form) -> tuple[tuple[str, int], ...]:
         """(weight, number of the unit that owns it), as the pass `share` ties them."""
-        ties: dict[str, int] = {}
-        for names, source in draft.shares:
-            number = self.numbers[source.path]
+        ours: dict[str, int] = {}
+        read: list[str] = []
+        for names, place in draft.known.shares:
+            number = draft.source(place).layer
             if not self.verifier.fits(form.operator, self.forms[number].operator, names):
                 self.fitting = False
-            for name in form.names.intersection(names):
-                ties[name] = self.owners.get((number, name), number)
-                self.owners[len(self.forms), name] = ties[name]
-        return tuple(sorted((n, number) for n, number in ties.items() if n in form.parameters))
+            has, meant = form.tied(names)
+            theirs = self.owners.get(number)
+            for name in has:
+                ours[name] = theirs.get(name, number) if theirs else number
+            read += meant
+        self.owners[draft.layer] = ours
+        if len(draft.known.shares) > 1:
+            read = sorted(set(read))
+        return tuple([(name, ours[name]) for name in read])
 
 
 def _ends(settings: Settings) -> str:
