@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from starc.compiler.calls import Surroundings
 from starc.compiler.instance import Request, instantiate, with_features
-from starc.compiler.memo import Body, Key, Memo
+from starc.compiler.memo import PLACE, Body, Key, Memo
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
 from starc.compiler.results import Poisoned
@@ -19,9 +19,6 @@ from starc.compiler.settings import Settings
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.source import Source
-
-PLACE = frozenset({"layer", "depth"})
-"""Numbers that differ between places of a backbone, or between backbones."""
 
 
 @dataclass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from starc.compiler.catalog import ENTRIES
@@ -15,6 +15,7 @@ from starc.compiler.catalog.transposed import inputs_of, source_of
 from starc.compiler.ir import Attribute, Operator, Parameter, Value
 from starc.compiler.naming import Names
 from starc.compiler.types import Type
+from starc.grammar.copying import changed
 from starc.grammar.source import Span
 
 
@@ -130,9 +131,10 @@ class Builder:
     def _settle(self, made: _Made) -> None:
         """Give the values of the outermost operator their names."""
         for id, specs, name in made.parameters:
-            named = [replace(p, name=name + p.name) for p in specs]
+            named = [changed(p, name=name + p.name) for p in specs]
             self.parameters.update({p.name: p for p in named})
-            self.values[id] = replace(self.values[id], parameters=tuple(p.name for p in named))
+            owned = tuple([p.name for p in named])
+            self.values[id] = changed(self.values[id], parameters=owned)
         for id, wanted in made.labels:
             if not self.values[id].name:
                 name, number = wanted, 1
@@ -140,7 +142,7 @@ class Builder:
                     number += 1
                     name = f"{wanted}_{number}"
                 self._labels.add(name)
-                self.values[id] = replace(self.values[id], name=name)
+                self.values[id] = changed(self.values[id], name=name)
         made.parameters.clear()
         made.labels.clear()
 
@@ -154,7 +156,7 @@ class Builder:
             if name != "y":  # the caller's binding names that
                 self._frames[-1].made.labels.append((id, name))
         elif not self.values[id].name:
-            self.values[id] = replace(self.values[id], name=name)
+            self.values[id] = changed(self.values[id], name=name)
 
 
 def prune(

@@ -42,6 +42,7 @@ class Draft:
 
     layer: int
     known: KnownUnit
+    residual: Residual
     named: tuple[DraftNamed | None, ...]
     unit: nodes.Unit
     exports: list[str]
@@ -260,7 +261,7 @@ class _Freezer:
 
     def _unit(self, draft: Draft, names: Names, path: str) -> Unit:
         known, operator = draft.known, self._operator(draft)
-        name = names.take(draft.unit.label or known.node.name, suffixes(known.residual))
+        name = names.take(draft.unit.label or known.node.name, suffixes(draft.residual))
         draft.path = path + name
         inputs = []
         if known.inputs:  # those that are left when what the outputs do not need is gone
@@ -273,7 +274,7 @@ class _Freezer:
             draft.path,
             draft.layer,
             operator.name,
-            known.residual,
+            draft.residual,
             tuple(inputs),
             tuple((weights, draft.source(number).path) for weights, number in known.shares),
             (),

@@ -10,14 +10,16 @@ Owns: the keys and the lifetime of what is remembered. Refuses: resolving (resol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from textwrap import wrap
+from typing import NamedTuple
 
 from starc.compiler.ir import Attribute, Operator, Parameter, Residual, Value
 from starc.compiler.numbers import Numeric
 from starc.compiler.settings import Settings
 from starc.grammar import nodes
+from starc.grammar.copying import changed
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class Body:
 
 Key = tuple[object, ...]
 
+PLACE = frozenset({"layer", "depth"})
+"""Numbers that differ between places of a backbone, or between backbones."""
+
 _SAID = 50_000
 """What so many units say is forgotten at once: every mutation makes a few new ones."""
 
@@ -61,10 +66,29 @@ class KnownUnit:
 
     node: nodes.Operator
     body: Body
-    residual: Residual
     inputs: tuple[tuple[str, int, str], ...]
     shares: tuple[tuple[tuple[str, ...], int], ...]
     kept: Key
+
+
+class Said(NamedTuple):
+    """What a `unit` says: but for labels as `plain`, the same object for all that say the same;
+    `words` may be labels of others, and `residual` says that it has one of its own."""
+
+    unit: nodes.Unit
+    plain: nodes.Unit
+    words: tuple[str, ...]
+    residual: bool
+
+
+class Start(NamedTuple):
+    """Numbers that `settings` put in scope, the `names` of all that are in scope of units, and a
+    small name for what bodies depend on, quick to compare."""
+
+    settings: Settings
+    numbers: Mapping[str, Numeric]
+    names: frozenset[str]
+    context: int
 
 
 def words_of(unit: nodes.Unit) -> tuple[str, ...]:
@@ -85,19 +109,19 @@ def _numbered(unit: nodes.Unit, words: tuple[str, ...]) -> nodes.Unit:
     call, modifiers = unit.operator, list[nodes.Modifier]()
     for modifier in unit.modifiers:
         if not isinstance(modifier, nodes.With) and modifier.label:
-            modifier = replace(modifier, label=numbers[modifier.label])
+            modifier = changed(modifier, label=numbers[modifier.label])
         modifiers.append(modifier)
     if isinstance(call, nodes.Call) and call.arguments:
         arguments = []
         for argument in call.arguments:
             value = argument.value
             if isinstance(value, nodes.Member):
-                argument = replace(argument, value=replace(value, unit=numbers[value.unit]))
+                argument = changed(argument, value=changed(value, unit=numbers[value.unit]))
             elif isinstance(value, nodes.Name):
-                argument = replace(argument, value=replace(value, name=numbers[value.name]))
+                argument = changed(argument, value=changed(value, name=numbers[value.name]))
             arguments.append(argument)
-        call = replace(call, arguments=tuple(arguments))
-    return replace(unit, label=None, operator=call, modifiers=tuple(modifiers))
+        call = changed(call, arguments=tuple(arguments))
+    return changed(unit, label=None, operator=call, modifiers=tuple(modifiers))
 
 
 class Memo:
@@ -106,29 +130,39 @@ class Memo:
     def __init__(self) -> None:
         self.bodies: dict[Key, Body] = {}
         self.units: dict[Key, KnownUnit] = {}
-        self._said: dict[int, tuple[nodes.Unit, nodes.Unit, tuple[str, ...]]] = {}
+        self.residuals: dict[Key, tuple[nodes.Unit, Residual, Residual]] = {}
+        self._said: dict[int, Said] = {}
         self._alike: dict[nodes.Unit, nodes.Unit] = {}
         self._operators: dict[Key, tuple[Body, Operator]] = {}
         self._settings: dict[int, tuple[tuple[nodes.Setting, ...], Settings]] = {}
         self._contexts: dict[Key, int] = {}
+        self._starts: dict[int, Start] = {}
         self._routed: dict[nodes.Call, tuple[nodes.Operator, nodes.Call]] = {}
 
-    def said(self, unit: nodes.Unit) -> tuple[nodes.Unit, nodes.Unit, tuple[str, ...]]:
-        """The unit, what it says but for labels (the same object for units that say the same), and
-        the words in it that may be labels."""
+    def said(self, unit: nodes.Unit) -> Said:
+        """What a unit says."""
         known = self._said.get(id(unit))
         if known is None:
             words = words_of(unit)
             plain = unit if unit.label is None and not words else _numbered(unit, words)
+            plain = self._alike.setdefault(plain, plain)
+            own = any(isinstance(modifier, nodes.With) for modifier in unit.modifiers)
             if len(self._said) >= _SAID:
                 self._said.clear()
-            known = unit, self._alike.setdefault(plain, plain), words
-            self._said[id(unit)] = known
+            self._said[id(unit)] = known = Said(unit, plain, words, own)
         return known
 
-    def context(self, numbers: Mapping[str, Numeric]) -> int:
-        """A small name for the numbers that a model sets, quick to compare."""
-        return self._contexts.setdefault(tuple(numbers.items()), len(self._contexts))
+    def start(self, settings: Settings) -> Start:
+        """What a model's units see of its settings."""
+        known = self._starts.get(id(settings))
+        if known is None:
+            numbers, hyper = settings.numbers(), settings.residual.hyper
+            seen = settings.causal, hyper.streams if hyper else 1
+            key = (*numbers.items(), *settings.own.items(), *seen)
+            context = self._contexts.setdefault(key, len(self._contexts))
+            names = frozenset((*settings.own, *numbers, *PLACE))
+            self._starts[id(settings)] = known = Start(settings, numbers, names, context)
+        return known
 
     def routed(self, call: nodes.Call) -> tuple[nodes.Operator, nodes.Call]:
         """A unit `experts(...)` as an operator `y = x |> experts(...)`, and the call of that: the

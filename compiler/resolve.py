@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from starc.compiler import catalog
 from starc.compiler.arguments import one_of, size_of
-from starc.compiler.bodies import PLACE, Bodies
+from starc.compiler.bodies import Bodies
 from starc.compiler.builder import Builder
 from starc.compiler.calls import check_kind, in_call, match_arguments
 from starc.compiler.drafts import (
@@ -31,7 +31,7 @@ from starc.compiler.faults import duplicate, error, hole_error, word_span
 from starc.compiler.holes import holes_left, walk
 from starc.compiler.instance import Request
 from starc.compiler.ir import STREAM, Model, Residual
-from starc.compiler.memo import Body, Key, KnownUnit, Memo, words_of
+from starc.compiler.memo import PLACE, Body, Key, KnownUnit, Memo, Said, words_of
 from starc.compiler.numbers import Numeric
 from starc.compiler.options import Limits
 from starc.compiler.residuals import check_streams, numbered, resolve_residual
@@ -95,14 +95,15 @@ class Resolver:
             self.report(failure)
             raise self._failure() from None
         self._depth = depth
-        self.numbers: dict[str, Numeric] = {**self.settings.numbers(), "depth": Fraction(depth)}
-        self._number_names = {*self.settings.own, *self.numbers, "layer"}
-        seen = {"causal": Fraction(self.settings.causal)}  # no setting of a program's own
-        context = self.memo.context({**self.settings.numbers(), **self.settings.own, **seen})
+        start = self.memo.start(self.settings)
+        self.numbers: dict[str, Numeric] = {**start.numbers, "depth": Fraction(depth)}
+        self._names, self._context = start.names, start.context
+        settings = self.settings
+        self._one_residual = settings.formula is None and settings.residual.hyper is None
         self._bodies = Bodies(
             self.settings,
             self.numbers,
-            context,
+            start.context,
             self.operators,
             self.model.name_span.source,
             self.limits,
@@ -305,22 +306,23 @@ class Resolver:
     def _unit(self, unit: nodes.Unit, scope: Scope, residual: Residual) -> Draft:
         layer = self._layer
         self._layer = layer + 1
-        _, said, words = self.memo.said(unit)
+        said = self.memo.said(unit)
         named: tuple[DraftNamed | None, ...] = ()
-        key: Key = id(said), id(self.settings), id(residual)
-        if words:
-            named = tuple(map(scope.layers.get, words))
-            key += self._meanings(words, named)
+        key: Key = id(said.plain), self._context
+        if said.words:
+            named = tuple(map(scope.layers.get, said.words))
+            key += self._meanings(said.words, named)
         known = self.memo.units.get(key) or self.memo.units.get((*key, layer, self._depth))
         if known is None or not self._still(known):
             bodies = [source.body for source in named if isinstance(source, Draft)]
-            kept = said, self.settings, residual, *bodies
-            known = self._resolved(unit, scope, residual, layer, key, kept)
+            known = self._resolved(unit, scope, layer, key, (said.plain, *bodies))
+        if said.residual or not self._one_residual:
+            residual = self._own_residual(said, residual, layer)
         for _, number, there in known.inputs:
             source = named[number]
             if there != STREAM and isinstance(source, Draft) and there not in source.exports:
                 source.exports.append(there)
-        draft = Draft(layer, known, named, unit, [])
+        draft = Draft(layer, known, residual, named, unit, [])
         if unit.label:
             scope.labels[unit.label] = scope.layers[unit.label] = draft
         return draft
@@ -333,7 +335,7 @@ class Resolver:
                 found.append(id(layer.known.body))
             elif layer is not None:
                 found.append("")
-            if layer is None or word in self._number_names:
+            if layer is None or word in self._names:
                 found.append(word)
         return tuple(found)
 
@@ -344,8 +346,18 @@ class Resolver:
             return False
         return self.operators.get(node.name) is node or node.name == "experts"
 
+    def _own_residual(self, said: Said, residual: Residual, layer: int) -> Residual:
+        """The residual of a unit that may have another than its surroundings."""
+        key = id(said.plain), id(residual), self._context
+        if self._one_residual and (known := self.memo.residuals.get(key)):
+            return known[2]
+        found = self._residual(said.unit.modifiers, residual, layer)
+        if not found.formula and not found.hyper:
+            self.memo.residuals[key] = said.plain, residual, found
+        return found
+
     def _resolved(
-        self, unit: nodes.Unit, scope: Scope, residual: Residual, layer: int, key: Key, kept: Key
+        self, unit: nodes.Unit, scope: Scope, layer: int, key: Key, kept: Key
     ) -> KnownUnit:
         """What the unit means; remembered for the next one."""
         call, words = unit.operator, words_of(unit)
@@ -355,7 +367,6 @@ class Resolver:
             node, call = self.memo.routed(call)
         else:
             node = self._operator(call)
-        residual = self._residual(unit.modifiers, residual, layer)
         taken = self._reused(unit, node, scope)
         body, features, read = self._called(call, node, taken, scope, layer)
         shares = [shared(m, body, scope) for m in unit.modifiers if isinstance(m, nodes.Shares)]
@@ -363,13 +374,11 @@ class Resolver:
         known = KnownUnit(
             node,
             body,
-            residual,
             tuple((n, words.index(inputs[n].label), inputs[n].name) for n in sorted(inputs)),
             tuple((weights, words.index(label)) for weights, label in shares),
             kept,
         )
-        placed = residual.formula or residual.hyper or not PLACE.isdisjoint(read | body.uses)
-        place = (layer, self._depth) if placed else ()
+        place = () if PLACE.isdisjoint(read | body.uses) else (layer, self._depth)
         self.memo.units[*key, *place] = known
         return known
 

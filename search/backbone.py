@@ -6,10 +6,10 @@ Owns: the operations of this level. Refuses: repairing what they leave, and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from starc.grammar import nodes
+from starc.grammar.copying import changed
 from starc.search.repair import Draft
 from starc.search.site import Operation, Site
 from starc.search.space import Labels, draw_tie, feature_groups, relabel
@@ -55,7 +55,7 @@ def _replace(site: Site) -> Draft | None:
     if isinstance(outer, nodes.Parallel) and isinstance(new, nodes.Parallel):
         return None
     if isinstance(new, nodes.Unit) and isinstance(old, nodes.Unit):
-        new = replace(new, label=old.label)
+        new = changed(new, label=old.label)
     return site.draft(put(site.backbone, path, new), shop)
 
 
@@ -90,7 +90,7 @@ def _insert(site: Site) -> Draft | None:
     if outer is not None and isinstance(new, nodes.Unit) and site.chance(4):
         path, parallel = outer
         assert isinstance(parallel, nodes.Parallel)
-        wider = replace(parallel, body=(*parallel.body, new))
+        wider = changed(parallel, body=(*parallel.body, new))
         return site.draft(put(site.backbone, path, wider), shop)
     path, body = _sequence(site, 0)
     place = site.rng.randrange(len(body) + 1)
@@ -154,7 +154,7 @@ def _with_body(backbone: Body, path: Path, body: Body) -> Body:
         return body
     outer = at(backbone, path)
     assert not isinstance(outer, nodes.Unit)
-    return put(backbone, path, replace(outer, body=body))
+    return put(backbone, path, changed(outer, body=body))
 
 
 # --- parallels ----------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def _wrap(site: Site) -> Draft | None:
         return None
     outer = tuple(m for m in unit.modifiers if isinstance(m, nodes.With))
     inner = tuple(m for m in unit.modifiers if not isinstance(m, nodes.With))
-    branches = (replace(unit, modifiers=inner), other)
+    branches = (changed(unit, modifiers=inner), other)
     mode = MODES[site.rng.randrange(len(MODES))]
     parallel = nodes.Parallel(None, mode, branches, outer, span=PLACE)
     return site.draft(put(site.backbone, path, parallel), shop)
@@ -200,7 +200,7 @@ def _unwrap(site: Site) -> Draft | None:
     scheme = tuple(m for m in parallel.modifiers if isinstance(m, nodes.With))
     branches = tuple(
         (
-            replace(b, modifiers=(*b.modifiers, *scheme))
+            changed(b, modifiers=(*b.modifiers, *scheme))
             if scheme and isinstance(b, nodes.Unit) and not _own_scheme(b)
             else b
         )
@@ -222,7 +222,7 @@ def _combine(site: Site) -> Draft | None:
     assert isinstance(parallel, nodes.Parallel)
     mode = site.pick([m for m in MODES if m != parallel.mode])
     assert mode is not None
-    return site.draft(put(site.backbone, path, replace(parallel, mode=mode)))
+    return site.draft(put(site.backbone, path, changed(parallel, mode=mode)))
 
 
 # --- repeats ------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def _count(site: Site) -> Draft | None:
     chosen = site.pick(sorted(counts))
     if chosen is None:
         return None
-    return site.draft(put(site.backbone, path, replace(layer, count=literal(chosen))))
+    return site.draft(put(site.backbone, path, changed(layer, count=literal(chosen))))
 
 
 def _counted(site: Site, kind: object) -> list[tuple[Path, nodes.Repeat | nodes.Loop, int]]:
@@ -348,18 +348,18 @@ def _tie(kind: type[nodes.Shares] | type[nodes.Reuses], site: Site) -> Draft | N
     path, unit, earlier = chosen
     target_path, target = earlier[site.rng.randrange(len(earlier))]
     label = target.label or labels.fresh("u")
-    body = put(site.backbone, target_path, replace(target, label=label))
+    body = put(site.backbone, target_path, changed(target, label=label))
     tie: nodes.Shares | nodes.Reuses | None = kind(("*",), label, span=PLACE)
     if kind is nodes.Reuses:
         hole = nodes.Reuses((), None, span=PLACE)
-        other = replace(unit, label=label)
+        other = changed(unit, label=label)
         tie = draw_tie(hole, unit, [other], site.checked.operators, _always(site))
         if tie is None:
             return None
     assert tie is not None
     tied = at(body, path)
     assert isinstance(tied, nodes.Unit)
-    return site.draft(put(body, path, replace(tied, modifiers=(*tied.modifiers, tie))))
+    return site.draft(put(body, path, changed(tied, modifiers=(*tied.modifiers, tie))))
 
 
 def _always(site: Site) -> Callable[[int], int]:
@@ -390,7 +390,7 @@ def _untie(site: Site) -> Draft | None:
         return None
     path, unit, tie = found
     kept = tuple(m for m in unit.modifiers if m is not tie)
-    return site.draft(put(site.backbone, path, replace(unit, modifiers=kept)))
+    return site.draft(put(site.backbone, path, changed(unit, modifiers=kept)))
 
 
 def _residual(site: Site) -> Draft | None:
@@ -404,7 +404,7 @@ def _residual(site: Site) -> Draft | None:
         settings = [setting if s is place else s for s in site.model.settings]
     else:
         settings.append(setting)
-    return replace(draft, model=replace(draft.model, settings=tuple(settings)))
+    return changed(draft, model=changed(draft.model, settings=tuple(settings)))
 
 
 def _unit_residual(site: Site) -> Draft | None:
@@ -424,7 +424,7 @@ def _unit_residual(site: Site) -> Draft | None:
     if kept == layer.modifiers or not site.chance():
         scheme = expression(RESIDUALS[site.rng.randrange(len(RESIDUALS))])
         modifiers = (*kept, nodes.With("residual", scheme, span=PLACE))
-    return site.draft(put(site.backbone, path, replace(layer, modifiers=modifiers)))
+    return site.draft(put(site.backbone, path, changed(layer, modifiers=modifiers)))
 
 
 BACKBONE = tuple(

@@ -6,10 +6,11 @@ Owns: the operations of this level. Refuses: mixers (`operators`), and repair.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starc.compiler.memo import Body as Resolved
 from starc.grammar import nodes
+from starc.grammar.copying import changed
 from starc.search.operators import POINTWISE, Change, edited, whole_of
 from starc.search.remembering import per_node
 from starc.search.repair import Draft
@@ -68,7 +69,7 @@ def _put(
 ) -> tuple[nodes.Binding, ...]:
     new = piped(pipeline.base, stages)
     return tuple(
-        replace(b, value=once(b.value, pipeline.pipe, new)) if b is pipeline.binding else b
+        changed(b, value=once(b.value, pipeline.pipe, new)) if b is pipeline.binding else b
         for b in node.body
     )
 
@@ -132,9 +133,9 @@ def _kernel(
     length = site.pick([n for n in (now + 1, now - 1, 2 * now, now // 2) if 2 <= n <= 64])
     if length is None:
         return None
-    first = replace(conv.arguments[0], value=literal(length))
+    first = changed(conv.arguments[0], value=literal(length))
     stages = list(pipeline.stages)
-    stages[index] = replace(conv, arguments=(first, *conv.arguments[1:]))
+    stages[index] = changed(conv, arguments=(first, *conv.arguments[1:]))
     return _put(node, pipeline, stages)
 
 
@@ -159,8 +160,8 @@ def _resize(
         text = site.pick(("2 * a", "a / 2", "3/4 * a", "3/2 * a"))
         width = expression(str(text), a=dense.arguments[0].value)
     stages = list(pipeline.stages)
-    first = replace(dense.arguments[0], value=width)
-    stages[index] = replace(dense, arguments=(first, *dense.arguments[1:]))
+    first = changed(dense.arguments[0], value=width)
+    stages[index] = changed(dense, arguments=(first, *dense.arguments[1:]))
     return _put(node, pipeline, stages)
 
 
@@ -185,7 +186,7 @@ def _option(name: str, other: str) -> Change:
             size = nodes.Argument(name, literal(value), span=dense.span)
             kept = (*kept, size)
         stages = list(pipeline.stages)
-        stages[index] = replace(dense, arguments=kept)
+        stages[index] = changed(dense, arguments=kept)
         return _put(node, pipeline, stages)
 
     return change

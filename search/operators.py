@@ -9,13 +9,14 @@ Owns: the operations of this level, and own copies. Refuses: features (`featuriz
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 from starc.compiler.memo import Body as Resolved
 from starc.compiler.types import Constant, Feature
 from starc.grammar import nodes
-from starc.search.remembering import changed, per_node
+from starc.grammar.copying import changed
+from starc.search.remembering import per_node
 from starc.search.repair import Draft
 from starc.search.site import Operation, Site
 from starc.search.space import every
@@ -75,7 +76,7 @@ def edited(site: Site, change: Change) -> Draft | None:
         name = shop.own(node.name, node, bindings)
     else:
         name = shop.variant(node, bindings)
-    return site.draft(with_calls(site.backbone, follow, replace(call, function=name)), shop)
+    return site.draft(with_calls(site.backbone, follow, changed(call, function=name)), shop)
 
 
 def followers(site: Site, place: tuple[Path, nodes.Unit]) -> list[Path]:
@@ -96,7 +97,7 @@ def with_calls(body: Body, places: Sequence[Path], call: nodes.Call) -> Body:
     for path in places:
         unit = at(body, path)
         assert isinstance(unit, nodes.Unit)
-        body = put(body, path, changed(unit, {"operator": call}))
+        body = put(body, path, changed(unit, operator=call))
     return body
 
 
@@ -191,7 +192,7 @@ def _recurrent(node: nodes.Operator) -> tuple[_Mixer, ...]:
 
 def _put(node: nodes.Operator, mixer: _Mixer, new: nodes.Expr) -> tuple[nodes.Binding, ...]:
     return tuple(
-        replace(b, value=once(b.value, mixer.node, new)) if b is mixer.binding else b
+        changed(b, value=once(b.value, mixer.node, new)) if b is mixer.binding else b
         for b in node.body
     )
 
@@ -303,7 +304,7 @@ def _nonlinearity(
         return None
     binding, pipe = chosen
     kind = site.pick([name for name in POINTWISE if name != stage_name(pipe.stage)])
-    new = replace(pipe, stage=nodes.Name(str(kind), span=PLACE))
+    new = changed(pipe, stage=nodes.Name(str(kind), span=PLACE))
     return _put(node, _Mixer(binding, pipe, new, new), new)
 
 
@@ -396,7 +397,7 @@ def _number(site: Site) -> Draft | None:
     chosen = site.pick([n for n in values if n >= 1 and n != now])
     if chosen is None:
         return None
-    other = replace(call, arguments=_given(call, node, name, literal(chosen)))
+    other = changed(call, arguments=_given(call, node, name, literal(chosen)))
     return site.draft(with_calls(site.backbone, followers(site, place), other))
 
 
@@ -418,7 +419,7 @@ def _given(
     found = list(call.arguments)
     for index, argument in enumerate(found):
         if (argument.name or names[index]) == name:
-            found[index] = replace(argument, value=value)
+            found[index] = changed(argument, value=value)
             return tuple(found)
     return (*found, nodes.Argument(name, value, span=PLACE))
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from starc.grammar import nodes
+from starc.grammar.copying import changed
 from starc.grammar.errors import StarError
 from starc.search.remembering import per_node
 from starc.search.space import Labels, drop_labels, given_in
@@ -115,7 +116,7 @@ def mend(
 
 def _checked(draft: Draft, body: Body, verifier: Verifier, most: int) -> Checked:
     body = without_unused_labels(body)
-    checked = verifier.check(draft.shop.program(replace(draft.model, backbone=body)))
+    checked = verifier.check(draft.shop.program(changed(draft.model, backbone=body)))
     if checked.units > most:
         raise Rejected("number of units")
     return checked
@@ -274,7 +275,7 @@ class _Settler:
         layer, inner = draft
         body = tuple(map(self.frozen, inner))
         unchanged = all(new is old for new, old in zip(body, layer.body, strict=True))
-        kept: nodes.Layer = layer if unchanged else replace(layer, body=body)
+        kept: nodes.Layer = layer if unchanged else changed(layer, body=body)
         return kept
 
     def unit(self, unit: nodes.Unit, visible: _Visible) -> nodes.Unit:
@@ -285,10 +286,10 @@ class _Settler:
             old = unit if isinstance(found, _Cell) else self.before.get(str(tie.label))
             label = self.other(old, visible)
             self.repairs.append(MOVED if label else DROPPED)
-            kept = [replace(m, label=label) if m is tie else m for m in unit.modifiers]
+            kept = [changed(m, label=label) if m is tie else m for m in unit.modifiers]
             if label is None:
                 kept = [m for m in unit.modifiers if m is not tie]
-            unit = replace(unit, modifiers=tuple(kept))
+            unit = changed(unit, modifiers=tuple(kept))
         for argument, name in features(unit):
             value = argument.value
             if visible.find(name) or (isinstance(value, nodes.Name) and name not in self.before):
@@ -299,7 +300,7 @@ class _Settler:
             self.repairs.append(MOVED)
             named: nodes.Expr = nodes.Name(label, span=value.span)
             if isinstance(value, nodes.Member):
-                named = replace(value, unit=label)
+                named = changed(value, unit=label)
             unit = with_argument(unit, argument, named)
         return unit
 
@@ -322,7 +323,7 @@ class _Settler:
         for cell in reversed(visible.layers):
             if isinstance(cell, _Cell) and cell.unit.operator == old.operator:
                 if cell.unit.label is None:
-                    cell.unit = replace(cell.unit, label=self.labels.fresh("u"))
+                    cell.unit = changed(cell.unit, label=self.labels.fresh("u"))
                 return cell.unit.label
         return None
 
@@ -331,8 +332,8 @@ def with_argument(unit: nodes.Unit, old: nodes.Argument, value: nodes.Expr) -> n
     """The unit with another value for one argument of its call."""
     call = unit.operator
     assert isinstance(call, nodes.Call)
-    new = tuple(replace(a, value=value) if a is old else a for a in call.arguments)
-    return replace(unit, operator=replace(call, arguments=new))
+    new = tuple(changed(a, value=value) if a is old else a for a in call.arguments)
+    return changed(unit, operator=changed(call, arguments=new))
 
 
 # --- what does not fit --------------------------------------------------------------------------
@@ -388,10 +389,10 @@ def _untied(body: Body, pair: _Pair) -> Body:
 
     def loosened(layer: nodes.Layer) -> nodes.Layer:
         if not isinstance(layer, nodes.Unit):
-            return replace(layer, body=tuple(map(loosened, layer.body)))
+            return changed(layer, body=tuple(map(loosened, layer.body)))
         if layer.operator != call or tie not in layer.modifiers:
             return layer
-        return replace(layer, modifiers=tuple(m for m in layer.modifiers if m != tie))
+        return changed(layer, modifiers=tuple(m for m in layer.modifiers if m != tie))
 
     return tuple(map(loosened, body))
 
@@ -417,21 +418,21 @@ def _other_numbers(
                     continue
                 chosen = literal(near[nth])
                 arguments = list(call.arguments)
-                arguments[index] = replace(arguments[index], value=chosen)
-                yield _recalled(body, call, replace(call, arguments=tuple(arguments)))
+                arguments[index] = changed(arguments[index], value=chosen)
+                yield _recalled(body, call, changed(call, arguments=tuple(arguments)))
         operator = draft.shop.operators.get(call.function)
         names = [a.name for a in call.arguments]
         if operator and not call.arguments and "heads" not in names:
             if any(p.name == "heads" for p in operator.parameters):
                 for n in sorted(divisors, key=lambda n: (abs(math.log(64 * n / width)), n))[:4]:
                     heads = nodes.Argument("heads", literal(n), span=call.span)
-                    yield _recalled(body, call, replace(call, arguments=(heads,)))
+                    yield _recalled(body, call, changed(call, arguments=(heads,)))
 
 
 def _recalled(body: Body, old: nodes.Call, new: nodes.Call) -> Body:
     def change(layer: nodes.Layer) -> nodes.Layer:
         if isinstance(layer, nodes.Unit):
-            return replace(layer, operator=new) if layer.operator == old else layer
-        return replace(layer, body=tuple(map(change, layer.body)))
+            return changed(layer, operator=new) if layer.operator == old else layer
+        return changed(layer, body=tuple(map(change, layer.body)))
 
     return tuple(map(change, body))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -21,9 +21,10 @@ from starc.compiler.holes import is_hole, walk
 from starc.compiler.options import Options
 from starc.compiler.program import choose_model, link, parse_limited
 from starc.grammar import nodes
+from starc.grammar.copying import changed
 from starc.grammar.errors import Diagnostic, StarError
 from starc.grammar.source import Source, Span
-from starc.search.remembering import changed, per_node
+from starc.search.remembering import per_node
 
 Choose = Callable[[int], int]
 """Draws one of so many options, from 0."""
@@ -82,7 +83,7 @@ def fill(space: Space, choose: Choose) -> nodes.Program:
     settings = tuple(filler.node(setting) for setting in space.model.settings)
     others = tuple(filler.node(declaration) for declaration in space.others)
     backbone = drop_labels(filler.body(space.model.backbone), filler.labels.made)
-    model = replace(space.model, settings=settings, backbone=backbone)
+    model = changed(space.model, settings=settings, backbone=backbone)
     return nodes.Program((*others, model), space.source)
 
 
@@ -125,16 +126,18 @@ class _Filler:
 
     def node(self, node: _NodeT) -> _NodeT:
         """A node with every hole in it decided."""
+        if not undecided(node):
+            return node
         if isinstance(node, nodes.Hole):
             return cast(_NodeT, self.node(self.decide(node)))  # what may stand where it stood
-        changed: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for f in fields(node):
             value = getattr(node, f.name)
             if isinstance(value, nodes.Node):
-                changed[f.name] = self.node(value)
+                found[f.name] = self.node(value)
             elif isinstance(value, tuple) and any(isinstance(v, nodes.Node) for v in value):
-                changed[f.name] = tuple(self.node(v) for v in value)
-        return replace(node, **changed) if changed else node
+                found[f.name] = tuple(self.node(v) for v in value)
+        return changed(node, **found) if found else node
 
     def decide(self, hole: nodes.Hole) -> nodes.Expr | nodes.Parallel:
         options = options_of(hole)
@@ -170,7 +173,7 @@ class _Filler:
                 outer, self.units = self.units, []
                 body = self.body(layer.body)
                 self.units = outer
-                return [replace(layer, count=self.node(layer.count), body=body)]
+                return [changed(layer, count=self.node(layer.count), body=body)]
 
     def repeat(self, layer: nodes.Repeat) -> list[nodes.Layer]:
         count = self.node(layer.count)
@@ -178,7 +181,7 @@ class _Filler:
             outer, self.units = self.units, []  # labels of a copy are not seen outside it
             body = tuple(self.node(part) for part in layer.body)
             self.units = outer
-            return [replace(layer, count=count, body=body)]
+            return [changed(layer, count=count, body=body)]
         try:
             times = whole(count)
         except StarError as error:
@@ -198,10 +201,10 @@ class _Filler:
         body = []
         for branch in layer.body:
             if ties and isinstance(branch, nodes.Unit):
-                branch = replace(branch, modifiers=branch.modifiers + ties)
+                branch = changed(branch, modifiers=branch.modifiers + ties)
             body += self.layer(branch)
         modifiers = tuple(self.node(modifier) for modifier in layer.modifiers)
-        return replace(layer, body=tuple(body), modifiers=modifiers)
+        return changed(layer, body=tuple(body), modifiers=modifiers)
 
     def unit(self, unit: nodes.Unit) -> nodes.Unit | nodes.Parallel:
         chosen = unit.operator
@@ -211,26 +214,26 @@ class _Filler:
                 ties = tuple(m for m in unit.modifiers if is_hole(m))
                 settled = tuple(self.node(m) for m in unit.modifiers if not is_hole(m))
                 label, modifiers = unit.label or decided.label, decided.modifiers + settled
-                return self.parallel(replace(decided, label=label, modifiers=modifiers), ties)
+                return self.parallel(changed(decided, label=label, modifiers=modifiers), ties)
             if not isinstance(decided, nodes.Call | nodes.Hole):
                 raise _refusal("a unit is a call of an operator.", decided.span)
             chosen = decided
-        filled = replace(unit, operator=self.node(chosen), modifiers=())
+        filled = changed(unit, operator=self.node(chosen), modifiers=())
         for modifier in unit.modifiers:
             if is_hole(modifier):
                 filled = self.tie(modifier, filled)
             else:
                 kept = (*filled.modifiers, self.node(modifier))
-                filled = replace(filled, modifiers=kept)
+                filled = changed(filled, modifiers=kept)
         if self.ties:
-            filled = replace(filled, label=filled.label or self.labels.fresh("u"))
+            filled = changed(filled, label=filled.label or self.labels.fresh("u"))
             self.units.append(filled)
         return filled
 
     def tie(self, hole: nodes.Node, unit: nodes.Unit) -> nodes.Unit:
         """The unit with an open tie decided: half of the time to none, else to an earlier unit."""
         tie = draw_tie(hole, unit, self.units, self.operators, self.choose)
-        return replace(unit, modifiers=(*unit.modifiers, tie)) if tie else unit
+        return changed(unit, modifiers=(*unit.modifiers, tie)) if tie else unit
 
 
 def draw_tie(
@@ -348,17 +351,17 @@ def _renamed(node: nodes.Node, names: Mapping[str, str]) -> nodes.Node:
         case nodes.Unit() | nodes.Parallel() | nodes.Shares() | nodes.Reuses() if (
             node.label in names
         ):
-            return replace(node, label=names[str(node.label)])
+            return changed(node, label=names[str(node.label)])
         case nodes.Member() if node.unit in names:
-            return replace(node, unit=names[node.unit])
+            return changed(node, unit=names[node.unit])
         case nodes.Name() if node.name in names:  # the stream behind a unit
-            return replace(node, name=names[node.name])
+            return changed(node, name=names[node.name])
     return node
 
 
 def _unlabelled(node: nodes.Node, unused: Collection[str]) -> nodes.Node:
     if isinstance(node, nodes.Unit | nodes.Parallel) and node.label in unused:
-        return replace(node, label=None)
+        return changed(node, label=None)
     return node
 
 
@@ -412,7 +415,7 @@ def rewrite(node: _NodeT, change: Callable[[nodes.Node], nodes.Node]) -> _NodeT:
             items = tuple([rewrite(v, change) for v in value])
             if any(new is not old for new, old in zip(items, value, strict=True)):
                 other[name] = items
-    return cast(_NodeT, change(changed(node, other) if other else node))  # of the same kind
+    return cast(_NodeT, change(changed(node, **other) if other else node))  # of the same kind
 
 
 def decided_anew(node: nodes.Node) -> bool:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from starc.compiler.options import Limits
 from starc.compiler.program import file_scope
 from starc.grammar import nodes
+from starc.grammar.copying import changed
 from starc.grammar.errors import StarError
 from starc.grammar.parser import parse
 from starc.grammar.source import Source, Span
-from starc.search.remembering import changed, per_node
+from starc.search.remembering import per_node
 from starc.search.space import every, number, rewrite, whole
 
 Path = tuple[int, ...]
@@ -63,7 +64,7 @@ def put(body: Body, path: Path, *new: nodes.Layer, count: int = 1) -> Body:
     if rest:
         outer = body[first]
         assert not isinstance(outer, nodes.Unit)
-        new = (replace(outer, body=put(outer.body, tuple(rest), *new, count=count)),)
+        new = (changed(outer, body=put(outer.body, tuple(rest), *new, count=count)),)
         count = 1
     return (*body[:first], *new, *body[first + count :])
 
@@ -135,9 +136,9 @@ def plain(layer: nodes.Unit | nodes.Parallel) -> nodes.Unit | nodes.Parallel:
     if isinstance(layer, nodes.Unit):
         if layer.label is None and not layer.modifiers:
             return layer
-        return replace(layer, label=None, modifiers=())
+        return changed(layer, label=None, modifiers=())
     body = tuple(plain(b) if isinstance(b, nodes.Unit | nodes.Parallel) else b for b in layer.body)
-    return replace(layer, label=None, modifiers=(), body=body)
+    return changed(layer, label=None, modifiers=(), body=body)
 
 
 # --- syntax ------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def moved(node: _NodeT, span: Span) -> _NodeT:
             found[name] = moved(value, span)
         elif isinstance(value, tuple) and value and isinstance(value[0], nodes.Node):
             found[name] = tuple([moved(v, span) for v in value])
-    return changed(node, found)
+    return changed(node, **found)
 
 
 def once(root: _NodeT, old: nodes.Node, new: nodes.Node) -> _NodeT:
@@ -258,7 +259,7 @@ class Workshop:
         names: dict[str, str] = {}
         if node.span.source != self.source:
             names = self._callees(node)
-        operator = replace(node, name=name, body=tuple(body))
+        operator = changed(node, name=name, body=tuple(body))
         self.declared[name] = self.operators[name] = _here(operator, names, self.source)
         return name
 
@@ -266,10 +267,10 @@ class Workshop:
         """The name of an operator of this program with another body: one that says the same, or a
         new one."""
         name = self.fresh(node.name)
-        made = _here(replace(node, name=name, body=tuple(body)), {}, self.source)
+        made = _here(changed(node, name=name, body=tuple(body)), {}, self.source)
         for known, other in self.operators.items():
             here = isinstance(self.declared.get(known), nodes.Operator)
-            if here and other.body == made.body and replace(other, name=name) == made:
+            if here and other.body == made.body and changed(other, name=name) == made:
                 return known
         return self.own(name, node, body)
 
@@ -310,7 +311,7 @@ class Workshop:
         if isinstance(use, nodes.Use) and use.path[0] == "std" and name not in self.declared:
             self.declared[name], self.operators[name] = use, node
             return name
-        copies = [n for n, o in self.operators.items() if replace(o, name=name) == node]
+        copies = [n for n, o in self.operators.items() if changed(o, name=name) == node]
         if copies and node.span.source == self.source:
             return copies[0]
         new = self.fresh(name) if name in self.declared else name
@@ -321,7 +322,7 @@ class Workshop:
                 for callee in called(node)
                 if callee in theirs and callee not in {b.name for b in node.body}
             }
-            node = _here(replace(node, name=new), names, self.source)
+            node = _here(changed(node, name=new), names, self.source)
             self.operators[new] = self.declared[new] = node
             return new
         return self.own(new, node, node.body)
@@ -353,10 +354,10 @@ def _recalled(node: _NodeT, names: Mapping[str, str]) -> _NodeT:
 
     def change(n: nodes.Node) -> nodes.Node:
         if isinstance(n, nodes.Call) and n.function in names:
-            return replace(n, function=names[n.function])
+            return changed(n, function=names[n.function])
         if isinstance(n, nodes.Pipe) and stage_name(n.stage) in names:
             if isinstance(n.stage, nodes.Name):
-                return replace(n, stage=replace(n.stage, name=names[n.stage.name]))
+                return changed(n, stage=changed(n.stage, name=names[n.stage.name]))
         return n
 
     return rewrite(node, change) if names else node

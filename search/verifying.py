@@ -274,7 +274,7 @@ class _Said:
             self.known[key] = form = _form(spread(plain, self.drafted.settings.init), plain)
         words = self.words
         words.append(form.digest)
-        words.append(self.verifier.text(unit.residual))
+        words.append(self.verifier.text(draft.residual))
         if unit.inputs and (read := self._read(draft, form)):
             words.append(repr(read))
         if unit.shares and (ties := self._ties(draft, form)):

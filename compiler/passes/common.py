@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from starc.compiler.ir import Model, Operator, Value, units
+from starc.compiler.ir import Attributes, Model, Operator, Value, units
 from starc.compiler.passes.rewriting import Rewriter, rewrite
 from starc.compiler.passes.share import with_units
 
@@ -22,9 +22,15 @@ def common_subexpressions(model: Model) -> Model:
 
 
 def _repeats(operator: Operator) -> bool:
-    """Whether any two values may say the same; those with parameters of their own do not."""
-    said = [(value.op, value.inputs) for value in operator.values if not value.parameters]
-    return len(set(said)) < len(said)
+    """Whether any two values say the same; those with parameters of their own do not."""
+    said: dict[tuple[str, tuple[int, ...]], list[Attributes]] = {}
+    for value in operator.values:
+        if not value.parameters:
+            others = said.setdefault((value.op, value.inputs), [])
+            if value.attributes in others:
+                return True
+            others.append(value.attributes)
+    return False
 
 
 def drop_unused(model: Model) -> Model:
