@@ -12,7 +12,7 @@ from typing import Any
 
 from starc.compiler.catalog import ENTRIES
 from starc.compiler.catalog.transposed import inputs_of, source_of
-from starc.compiler.ir import Attribute, Operator, Parameter, Value
+from starc.compiler.ir import Attribute, Operator, Parameter, Value, made_value
 from starc.compiler.naming import Names
 from starc.compiler.types import Type
 from starc.grammar.copying import changed
@@ -46,8 +46,14 @@ class Builder:
         self.values: list[Value] = []
         self.parameters: dict[str, Parameter] = {}
         self.inner: list[Operator] = []
-        self._frames = [_Frame()]
+        self._frames: list[_Frame] = []
         self._labels: set[str] = set()
+
+    def _frame(self) -> _Frame:
+        """The operator whose body is being resolved."""
+        if not self._frames:
+            self._frames.append(_Frame())
+        return self._frames[-1]
 
     def type(self, id: int) -> Type:
         return self.values[id].type
@@ -72,13 +78,14 @@ class Builder:
             arguments = {"n": inputs_of(self.values, inputs[1])}
         types = [self.values[i].type for i in inputs]
         type_ = entry.rule(types, arguments)
-        owned = tuple(p.name for p in parameters or ())
-        value = Value(op, tuple(inputs), tuple(arguments.items()), type_, name, owned, span)
+        owned = tuple([p.name for p in parameters]) if parameters else ()
+        said = tuple(arguments.items())
+        value = made_value(op, tuple(inputs), said, type_, name, owned, span)
         id = len(self.values)
         if parameters is not None:
             self.parameters.update({p.name: p for p in parameters})
         elif specs := entry.parameters(types, arguments):
-            self._frames[-1].stages.append(_Made(op, [(id, specs, "")]))
+            self._frame().stages.append(_Made(op, [(id, specs, "")]))
         self.values.append(value)
         return id
 
@@ -98,13 +105,14 @@ class Builder:
     def called(self, operator: str) -> Iterator[None]:
         """Resolve the body of an operator that stands as a stage: what it names is named after the
         binding that it is part of."""
+        outer = self._frame()
         self._frames.append(_Frame())
         try:
             yield
         finally:
             made = self._frames.pop().made
         made.stage = operator
-        self._frames[-1].stages.append(made)
+        outer.stages.append(made)
 
     def reserve(self, names: Iterable[str]) -> None:
         """Names that values of called operators may not be labelled with."""
@@ -115,7 +123,7 @@ class Builder:
         of it has parameters, else after the binding and the stage (`C_dense`, `C_conv`). Those of a
         called operator have their names there behind it (`a_mha_C`, or just `C` for a binding
         without a name)."""
-        frame = self._frames[-1]
+        frame = self._frame()
         several = sum(bool(made.parameters) for made in frame.stages) > 1
         for made in frame.stages:
             base = f"{binding}_{made.stage}" if several or not made.parameters else binding
@@ -148,7 +156,7 @@ class Builder:
 
     def discard_unnamed(self) -> None:
         """Forget parameters of an expression that failed half-way."""
-        self._frames[-1].stages.clear()
+        self._frame().stages.clear()
 
     def label(self, id: int, name: str) -> None:
         """Remember that a value completes a binding; the first binding of a value keeps it."""

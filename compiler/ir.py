@@ -80,6 +80,29 @@ class Value:
         raise KeyError(key)
 
 
+def made_value(
+    op: str,
+    inputs: tuple[int, ...],
+    attributes: Attributes,
+    type_: Type,
+    name: str,
+    parameters: tuple[str, ...],
+    span: Span | None,
+) -> Value:
+    """A value, several times as fast as by the constructor of a frozen class."""
+    made = object.__new__(Value)
+    made.__dict__.update(
+        op=op,
+        inputs=inputs,
+        attributes=attributes,
+        type=type_,
+        name=name,
+        parameters=parameters,
+        span=span,
+    )
+    return made
+
+
 @dataclass(frozen=True)
 class Operator:
     """A monomorphic operator. `name` is unique in the model; `source_name` is the operator's name

@@ -29,7 +29,9 @@ from starc.compiler.init import Init, onto_stream, spread
 from starc.compiler.inventory import model_parameters
 from starc.compiler.memo import Body, Memo
 from starc.compiler.options import Limits, Options
-from starc.compiler.passes import PIPELINE
+from starc.compiler.passes.canonicalize import canonical_operator
+from starc.compiler.passes.common import without_repetition
+from starc.compiler.passes.infer import inferred
 from starc.compiler.passes.share import fits, share
 from starc.compiler.program import Linked, choose_model, link
 from starc.compiler.resolve import Resolver
@@ -40,10 +42,9 @@ from starc.grammar.errors import Diagnostic, StarError
 _BODIES, _UNITS = 6_000, 30_000
 """So many bodies or units, and everything is forgotten: a search makes ever new ones."""
 
-_PASSES = dict(PIPELINE)
-_CANONICAL = [_PASSES[n] for n in ("canonicalize", "infer", "common_subexpressions")]
-"""The passes that digests are taken behind. Of `drop_unused` nothing is left to do for an operator
-alone, since every rewriting drops what no output needs."""
+_CANONICAL = (canonical_operator, inferred, without_repetition)
+"""The passes that digests are taken behind, of one operator. Of `drop_unused` nothing is left to
+do then, since every rewriting drops what no output needs."""
 
 
 @dataclass(frozen=True)
@@ -219,11 +220,9 @@ _Forms = dict[int | tuple[int, tuple[str, ...]], _Form]
 
 def _form(operator: ir.Operator, plain: ir.Operator) -> _Form:
     """An operator behind the passes that digests are taken behind."""
-    unit = ir.Unit("u", "u", 0, operator.name, ir.Residual("none"))
-    model = ir.Model("m", 1, 1, 1, (operator,), (unit,))
     for run in _CANONICAL:
-        model = run(model)
-    found = canonical(model.operators[0])
+        operator = run(operator)
+    found = canonical(operator)
     digest = hashlib.sha256(repr(found.form).encode()).hexdigest()
     names, size = frozenset(p.name for p in plain.parameters), sum(p.size for p in plain.parameters)
     calm = any(onto_stream(plain))

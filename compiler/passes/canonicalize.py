@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from starc.compiler.ir import Model, Value
-from starc.compiler.passes.rewriting import Rewriter, rewrite
+from starc.compiler.ir import Model, Operator, Value
+from starc.compiler.passes.rewriting import Rewriter, on_operators, rebuilt
 from starc.compiler.types import Constant, Feature, Filter, Mixer, Problem
 from starc.compiler.visibility import MASKS, value_also
 
@@ -24,13 +24,22 @@ SCORE_STAGES = frozenset({"mixer_scale", "select", "bias", "decay", "alibi", "re
 
 
 def canonicalize(model: Model) -> Model:
-    return rewrite(model, _rule)
+    return on_operators(model, canonical_operator)
+
+
+def canonical_operator(operator: Operator) -> Operator:
+    """One operator in that spelling."""
+    return rebuilt(operator, _rule, _concerns)
 
 
 _CONCERNED = frozenset(MASKS) | set(
     "apply negate mixer_negate multiply mixer_multiply ema scale mixer_scale shift heads repeat "
     "merge slice concat".split()
 )
+
+
+def _concerns(operator: Operator) -> bool:
+    return any(value.op in _CONCERNED for value in operator.values)
 
 
 def _rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int | None:

@@ -5,20 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 from starc.compiler.ir import Attributes, Model, Operator, Value, units
-from starc.compiler.passes.rewriting import Rewriter, rewrite
+from starc.compiler.passes.rewriting import Rewriter, on_operators, rebuilt, rewrite
 from starc.compiler.passes.share import with_units
 
 
 def common_subexpressions(model: Model) -> Model:
     """Values with the same operation, inputs, attributes and parameters become one."""
+    return on_operators(model, without_repetition)
 
-    def rule(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int:
-        key = value.op, inputs, value.attributes, value.parameters
-        if key not in r.seen:
-            r.seen[key] = r.copy(value, inputs)
-        return r.seen[key]
 
-    return rewrite(model, rule, _repeats)
+def without_repetition(operator: Operator) -> Operator:
+    """One operator that computes everything once."""
+    return rebuilt(operator, _once, _repeats)
+
+
+def _once(r: Rewriter, value: Value, inputs: tuple[int, ...]) -> int:
+    key = value.op, inputs, value.attributes, value.parameters
+    if key not in r.seen:
+        r.seen[key] = r.copy(value, inputs)
+    return r.seen[key]
 
 
 def _repeats(operator: Operator) -> bool:

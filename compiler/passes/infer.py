@@ -14,13 +14,18 @@ from fractions import Fraction
 
 from starc.compiler.gates import has_logarithm, stabilised
 from starc.compiler.ir import Model, Operator, Value
-from starc.compiler.passes.rewriting import Rewriter, rewrite
+from starc.compiler.passes.rewriting import Rewriter, on_operators, rebuilt
 from starc.compiler.passes.transitions import Logarithms, structured
 from starc.compiler.types import Feature, Transition
 
 
 def infer(model: Model) -> Model:
-    return rewrite(model, _rule, _has_transitions)
+    return on_operators(model, inferred)
+
+
+def inferred(operator: Operator) -> Operator:
+    """One operator with its decays in log space."""
+    return rebuilt(operator, _rule, _has_transitions)
 
 
 def _has_transitions(operator: Operator) -> bool:

@@ -97,14 +97,23 @@ def rewrite(
     model: Model, rule: Rule, concerns: Callable[[Operator], bool] = lambda operator: True
 ) -> Model:
     """The model with every operator rebuilt by a rule, but those that it does not concern."""
-    operators = tuple(_rebuilt(operator, rule, concerns) for operator in model.operators)
+    return on_operators(model, lambda operator: rebuilt(operator, rule, concerns))
+
+
+def on_operators(model: Model, change: Callable[[Operator], Operator]) -> Model:
+    """The model with every operator changed; the same object when none is."""
+    operators = tuple([change(operator) for operator in model.operators])
     same = all(a is b for a, b in zip(operators, model.operators, strict=True))
     return model if same else replace(model, operators=operators)
 
 
-def _rebuilt(operator: Operator, rule: Rule, concerns: Callable[[Operator], bool]) -> Operator:
+def rebuilt(
+    operator: Operator, rule: Rule, concerns: Callable[[Operator], bool] = lambda operator: True
+) -> Operator:
     """The operator and its experts rebuilt by a rule; the same object when nothing changes."""
-    inner = tuple(_rebuilt(expert, rule, concerns) for expert in operator.inner)
-    rebuilt = Rewriter(operator).run(rule) if concerns(operator) else operator
+    made = Rewriter(operator).run(rule) if concerns(operator) else operator
+    if not operator.inner:
+        return made
+    inner = tuple([rebuilt(expert, rule, concerns) for expert in operator.inner])
     changed = any(a is not b for a, b in zip(inner, operator.inner, strict=True))
-    return replace(rebuilt, inner=inner) if changed else rebuilt
+    return replace(made, inner=inner) if changed else made
