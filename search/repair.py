@@ -124,19 +124,23 @@ def _checked(draft: Draft, body: Body, verifier: Verifier, most: int) -> Checked
 
 def without_unused_labels(body: Body) -> Body:
     """The layers without the labels that nobody names."""
-    unused: set[str] = set()
+    given: list[str] = []
+    named: list[str] = []
     for layer in body:
-        unused.update(given_in(layer))
-    for layer in body:
-        unused.difference_update(_mentioned_in(layer))
+        theirs, words = _labels_of(layer)
+        given += theirs
+        named += words
+    unused = set(given).difference(named)
     return drop_labels(body, unused) if unused else body
 
 
 @per_node
-def _mentioned_in(layer: nodes.Layer) -> tuple[str, ...]:
+def _labels_of(layer: nodes.Layer) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The labels that a layer and those inside of it give, and the words that may name others."""
     if isinstance(layer, nodes.Unit):
-        return mentioned(layer)
-    return tuple(label for unit in units(layer.body) for label in mentioned(unit))
+        return given_in(layer), mentioned(layer)
+    words = tuple(label for unit in units(layer.body) for label in mentioned(unit))
+    return given_in(layer), words
 
 
 # --- ties to units that are not there -----------------------------------------------------------
@@ -251,7 +255,8 @@ class _Settler:
             for want in wants:
                 if not want.met(visible) and (want.kind != _NAME or want.label in self.before):
                     return False
-            visible.update(gives)
+            if gives:
+                visible.update(gives)
         return True
 
     def body(self, layers: Body, visible: _Visible) -> list[object]:

@@ -260,8 +260,11 @@ class Workshop:
         if node.span.source != self.source:
             names = self._callees(node)
         operator = changed(node, name=name, body=tuple(body))
-        self.declared[name] = self.operators[name] = _here(operator, names, self.source)
-        return name
+        return self._declare(_here(operator, names, self.source))
+
+    def _declare(self, node: nodes.Operator) -> str:
+        self.declared[node.name] = self.operators[node.name] = node
+        return node.name
 
     def variant(self, node: nodes.Operator, body: Sequence[nodes.Binding]) -> str:
         """The name of an operator of this program with another body: one that says the same, or a
@@ -272,6 +275,8 @@ class Workshop:
             here = isinstance(self.declared.get(known), nodes.Operator)
             if here and other.body == made.body and changed(other, name=name) == made:
                 return known
+        if node.span.source == self.source:
+            return self._declare(made)
         return self.own(name, node, body)
 
     def _callees(self, node: nodes.Operator) -> dict[str, str]:
@@ -335,18 +340,50 @@ class Workshop:
         return nodes.Program((*kept, model), self.source)
 
 
-_MADE: dict[tuple[object, ...], nodes.Operator] = {}
+class _Here:
+    """Operators and their bindings as one source has them: the same object for the same words, so
+    that what is known of it is known again."""
+
+    def __init__(self, source: Source) -> None:
+        self.place = Span(source, 0, 0)
+        self.seen: dict[int, tuple[nodes.Binding, nodes.Binding]] = {}  # what stood elsewhere
+        self.bindings: dict[nodes.Binding, nodes.Binding] = {}
+        self.operators: dict[tuple[object, ...], nodes.Operator] = {}
+
+    def operator(self, node: nodes.Operator) -> nodes.Operator:
+        """The operator as it is here."""
+        body = tuple(map(self.binding, node.body))
+        key = node.name, node.parameters, node.doc, tuple(map(id, body))
+        if key not in self.operators:
+            head = moved(changed(node, body=()), self.place)
+            self.operators[key] = changed(head, body=body)
+        return self.operators[key]
+
+    def binding(self, node: nodes.Binding) -> nodes.Binding:
+        """One binding as it is here."""
+        known = self.seen.get(id(node))
+        if known is None:
+            made = moved(node, self.place)
+            made = self.bindings.setdefault(made, made)
+            self.seen[id(node)] = known = node, made
+            self.seen[id(made)] = made, made
+        return known[1]
+
+
+_MOST = 4096
+"""So many operators of one source, and all of them are forgotten."""
+
+_sources: dict[Source, _Here] = {}
 
 
 def _here(node: nodes.Operator, names: Mapping[str, str], source: Source) -> nodes.Operator:
-    """An operator as one of this source, with operators called by other names: the same object for
-    the same words, so that what is known of it is known again."""
-    key = node, tuple(names.items()), source
-    if key not in _MADE:
-        if len(_MADE) >= 4096:
-            _MADE.clear()
-        _MADE[key] = _recalled(moved(node, Span(source, 0, 0)), names)
-    return _MADE[key]
+    """An operator as one of this source, with operators called by other names."""
+    here = _sources.get(source)
+    if here is None or len(here.operators) >= _MOST:
+        if len(_sources) >= 64:
+            _sources.clear()
+        _sources[source] = here = _Here(source)
+    return here.operator(_recalled(node, names))
 
 
 def _recalled(node: _NodeT, names: Mapping[str, str]) -> _NodeT:
