@@ -21,6 +21,7 @@ from starc.compiler.ir import (
     Repeat,
     Residual,
     Unit,
+    Value,
     parallels,
     units,
 )
@@ -50,12 +51,18 @@ def digest(model: Model) -> str:
     return hashlib.sha256(repr((settings, layers)).encode()).hexdigest()
 
 
+class Form(str):
+    """The values of an operator as text, which stands in other text as it is."""
+
+    __repr__ = str.__str__
+
+
 @dataclass(frozen=True)
 class Canonical:
     """An operator without names: values in the order of a walk from y, and the walk's order of
     names."""
 
-    form: tuple[object, ...]
+    form: Form
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     parameters: tuple[str, ...]
@@ -63,53 +70,65 @@ class Canonical:
 
 def canonical(operator: Operator) -> Canonical:
     """Values renumbered by a walk from y, so that names and the order of bindings are gone."""
-    known = {p.name: p for p in operator.parameters}
-    number: dict[int, int] = {}
-    form: list[object] = []
-    inputs: dict[str, int] = {}
-    parameters: dict[str, int] = {}
-
-    def visit(root: int) -> None:
-        stack = [(root, False)]
-        while stack:
-            id, ready = stack.pop()
-            if id in number:
-                continue
-            value = operator.values[id]
-            if not ready:
-                stack.append((id, True))
-                stack.extend((i, False) for i in reversed(value.inputs))
-                continue
-            number[id] = len(number)
-            owned = []
-            for name in value.parameters:
-                p = known[name]
-                position = parameters.setdefault(name, len(parameters))
-                init: object = "experts" if p.init[0] == "experts" else p.init
-                owned.append((position, p.shape, init, p.learned))
-            attributes: object = value.attributes
-            if value.op == "experts":
-                expert = canonical(operator.inner[value.attribute("operator")])
-                rest = [a for a in value.attributes if a[0] not in ("operator", "operands")]
-                names = value.attribute("operands").split(",")
-                attributes = rest, expert.form, [expert.inputs.index(n) for n in names]
-            if value.op == "input":
-                name = str(value.attribute("name"))
-                attributes = name == "x", inputs.setdefault(name, len(inputs)), value.type
-            form.append((value.op, tuple(number[i] for i in value.inputs), attributes, owned))
-
     (_, y), *exports = operator.outputs
-    visit(y)
-    exports.sort(key=lambda export: (number.get(export[1], len(number)), export[0]))
+    walk = _Walk(operator)
+    walk.visit(y)
+    exports.sort(key=lambda export: (walk.number.get(export[1], len(walk.number)), export[0]))
     for _, id in exports:
-        visit(id)
-    ends = tuple(number[id] for _, id in exports)
+        walk.visit(id)
+    ends = tuple([walk.number[id] for _, id in exports])
+    comma = "," if len(walk.form) == 1 else ""
     return Canonical(
-        (tuple(form), number[y], ends),
-        tuple(inputs),
+        Form(f"(({', '.join(walk.form)}{comma}), {walk.number[y]}, {ends})"),
+        tuple(walk.inputs),
         ("y", *(name for name, _ in exports)),
-        tuple(parameters),
+        tuple(walk.parameters),
     )
+
+
+class _Walk:
+    """`number` of each value seen, in the order of `form`, and of inputs and parameters by name."""
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator, self.known = operator, {p.name: p for p in operator.parameters}
+        self.number: dict[int, int] = {}
+        self.form: list[str] = []
+        self.inputs: dict[str, int] = {}
+        self.parameters: dict[str, int] = {}
+
+    def visit(self, root: int) -> None:
+        """Number a value behind those that it is computed from."""
+        number, values, stack = self.number, self.operator.values, [root]
+        while stack:
+            id = stack.pop()
+            if id in number or ~id in number:
+                continue
+            if id >= 0 and (inputs := values[id].inputs):
+                stack.append(~id)  # once more when they have been seen
+                stack += inputs[::-1]
+                continue
+            id = max(id, ~id)
+            number[id] = len(number)
+            self.form.append(self.value(values[id]))
+
+    def value(self, value: Value) -> str:
+        """What a value says."""
+        owned = []
+        for name in value.parameters:
+            position = self.parameters.setdefault(name, len(self.parameters))
+            owned.append(f"({position}, {self.known[name].spelling})")
+        attributes = value.spelling
+        if value.op == "experts":
+            expert = canonical(self.operator.inner[value.attribute("operator")])
+            rest = [a for a in value.attributes if a[0] not in ("operator", "operands")]
+            names = value.attribute("operands").split(",")
+            attributes = repr((rest, expert.form, [expert.inputs.index(n) for n in names]))
+        elif value.op == "input":
+            name = str(value.attribute("name"))
+            position = self.inputs.setdefault(name, len(self.inputs))
+            attributes = f"({name == 'x'}, {position}, {value.type!r})"
+        inputs = tuple([self.number[i] for i in value.inputs])
+        return f"({value.op!r}, {inputs}, {attributes}, [{', '.join(owned)}])"
 
 
 def _layer(

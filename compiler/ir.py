@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from starc.compiler.types import Type
@@ -46,6 +47,12 @@ class Parameter:
     init: tuple[Any, ...]
     learned: bool = True
     parts: tuple[tuple[str, int], ...] = ()
+
+    @cached_property
+    def spelling(self) -> str:
+        """What it is but for its name, as text."""
+        init = "experts" if self.init[0] == "experts" else self.init
+        return f"{self.shape}, {init!r}, {self.learned}"
 
     @property
     def size(self) -> int:
@@ -72,6 +79,11 @@ class Value:
         made = object.__new__(Value)  # several times as fast as the constructor of a frozen class
         made.__dict__.update(self.__dict__, inputs=inputs)
         return made
+
+    @cached_property
+    def spelling(self) -> str:
+        """The attributes as text."""
+        return repr(self.attributes)
 
     def attribute(self, key: str) -> Any:
         for k, value in self.attributes:

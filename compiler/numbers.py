@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 
 from starc.compiler.types import Problem
 
@@ -23,6 +24,7 @@ _LONGEST = 24
 """Characters of a number in a message; beyond that it is rounded."""
 
 
+@lru_cache(maxsize=4096)
 def literal(text: str) -> Numeric:
     """The exact value of a number as spelt."""
     digits = text.replace("_", "")

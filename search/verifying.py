@@ -223,7 +223,7 @@ def _form(operator: ir.Operator, plain: ir.Operator) -> _Form:
     for run in _CANONICAL:
         operator = run(operator)
     found = canonical(operator)
-    digest = hashlib.sha256(repr(found.form).encode()).hexdigest()
+    digest = hashlib.sha256(found.form.encode()).hexdigest()
     names, size = frozenset(p.name for p in plain.parameters), sum(p.size for p in plain.parameters)
     calm = any(onto_stream(plain))
     return _Form(plain, digest, found.parameters, found.inputs, names, size, calm)
