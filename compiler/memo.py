@@ -131,7 +131,7 @@ class Memo:
         self.bodies: dict[Key, Body] = {}
         self.units: dict[Key, KnownUnit] = {}
         self.residuals: dict[Key, tuple[nodes.Unit, Residual, Residual]] = {}
-        self._said: dict[int, Said] = {}
+        self.seen: dict[int, Said] = {}
         self._alike: dict[nodes.Unit, nodes.Unit] = {}
         self._operators: dict[Key, tuple[Body, Operator]] = {}
         self._settings: dict[int, tuple[tuple[nodes.Setting, ...], Settings]] = {}
@@ -141,15 +141,15 @@ class Memo:
 
     def said(self, unit: nodes.Unit) -> Said:
         """What a unit says."""
-        known = self._said.get(id(unit))
+        known = self.seen.get(id(unit))
         if known is None:
             words = words_of(unit)
             plain = unit if unit.label is None and not words else _numbered(unit, words)
             plain = self._alike.setdefault(plain, plain)
             own = any(isinstance(modifier, nodes.With) for modifier in unit.modifiers)
-            if len(self._said) >= _SAID:
-                self._said.clear()
-            self._said[id(unit)] = known = Said(unit, plain, words, own)
+            if len(self.seen) >= _SAID:
+                self.seen.clear()
+            self.seen[id(unit)] = known = Said(unit, plain, words, own)
         return known
 
     def start(self, settings: Settings) -> Start:

@@ -97,7 +97,7 @@ class Resolver:
         self._depth = depth
         start = self.memo.start(self.settings)
         self.numbers: dict[str, Numeric] = {**start.numbers, "depth": Fraction(depth)}
-        self._names, self._context = start.names, start.context
+        self._names, self._context, self._said = start.names, start.context, self.memo.seen
         settings = self.settings
         self._one_residual = settings.formula is None and settings.residual.hyper is None
         self._bodies = Bodies(
@@ -306,7 +306,7 @@ class Resolver:
     def _unit(self, unit: nodes.Unit, scope: Scope, residual: Residual) -> Draft:
         layer = self._layer
         self._layer = layer + 1
-        said = self.memo.said(unit)
+        said = self._said.get(id(unit)) or self.memo.said(unit)
         named: tuple[DraftNamed | None, ...] = ()
         key: Key = id(said.plain), self._context
         if said.words:
@@ -331,7 +331,7 @@ class Resolver:
         """What the words of a unit mean here: bodies by their identity, streams, or no layers."""
         found: list[object] = []
         for word, layer in zip(words, named, strict=True):
-            if type(layer) is Draft:
+            if type(layer) is Draft:  # nearly always
                 found.append(id(layer.known.body))
             elif layer is not None:
                 found.append("")

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from starc.compiler import ir
 from starc.compiler.digest import canonical
@@ -38,6 +39,7 @@ from starc.compiler.resolve import Resolver
 from starc.compiler.settings import Settings
 from starc.grammar import nodes
 from starc.grammar.errors import Diagnostic, StarError
+from starc.grammar.source import Source
 
 _BODIES, _UNITS = 6_000, 30_000
 """So many bodies or units, and everything is forgotten: a search makes ever new ones."""
@@ -110,7 +112,10 @@ class Verifier:
         if len(self.memo.bodies) > _BODIES or len(self.memo.units) > _UNITS:
             self._forget()
         linked = self._linked(program)
-        chosen = choose_model(linked, Options(model=model, limits=self.limits))
+        if model is None and len(linked.models) == 1:
+            chosen = linked.models[0]
+        else:
+            chosen = choose_model(linked, Options(model=model, limits=self.limits))
         drafted = Resolver(chosen, linked.operators, self.limits, self.memo).resolve()
         said = self._judged(drafted)
         operators, units = linked.operators, len(said.forms)
@@ -126,28 +131,44 @@ class Verifier:
         return known[1] if known else None
 
     def _linked(self, program: nodes.Program) -> Linked:
-        """As `link`, but every `use` is looked up once."""
-        rest = tuple(d for d in program.declarations if not isinstance(d, nodes.Use))
-        own = link(nodes.Program(rest, program.source), self.limits)
-        used: dict[str, nodes.Operator] = {}
-        for use in program.declarations:
-            if not isinstance(use, nodes.Use):
+        """As `link`, but every declaration is looked at once."""
+        operators: dict[str, nodes.Operator] = {}
+        models: list[nodes.Model] = []
+        for declaration in program.declarations:
+            if isinstance(declaration, nodes.Model):
+                models.append(declaration)
                 continue
-            key = use.path, program.source.name
-            if key not in self._uses:
-                alone = link(nodes.Program((use,), program.source), self.limits)
-                self._uses[key] = alone.operators[use.path[-1]]
-            if use.path[-1] in used or use.path[-1] in own.operators:
-                return link(program, self.limits)  # says what is declared twice
-            used[use.path[-1]] = self._uses[key]
-        return Linked(program, {**used, **own.operators}, own.models)
+            operator = self._operator(declaration, program.source)
+            if operator is None or operator.name in operators:
+                return link(program, self.limits)  # says what is wrong
+            operators[operator.name] = operator
+        if any(model.name in operators for model in models) or len(models) > 1:
+            return link(program, self.limits)
+        return Linked(program, operators, tuple(models))
+
+    def _operator(
+        self, declared: nodes.Use | nodes.Operator, source: Source
+    ) -> nodes.Operator | None:
+        """The operator that a declaration declares; None for a faulty one."""
+        key: object = id(declared)
+        if isinstance(declared, nodes.Use):
+            key = declared.path, source.name
+        known = self._declared.get(key)
+        if known is None:
+            try:
+                alone = link(nodes.Program((declared,), source), self.limits)
+            except StarError:
+                return None
+            (known,) = alone.operators.values()
+            self._declared[key] = known
+        return known
 
     def _forget(self) -> None:
         self.memo = Memo()
-        self._uses: dict[tuple[tuple[str, ...], str], nodes.Operator] = {}
+        self._declared: dict[object, nodes.Operator] = {}
         self._checked: dict[tuple[int, str | None], tuple[nodes.Program, Checked]] = {}
         self._forms: dict[Init, _Forms] = {}
-        self._fitting: dict[tuple[int, int, tuple[str, ...]], bool] = {}
+        self._tied: dict[tuple[int, int, tuple[str, ...]], _Tied] = {}
         self._texts: dict[int, tuple[object, str]] = {}
 
     def _judged(self, drafted: Drafted) -> _Said:
@@ -172,12 +193,13 @@ class Verifier:
             message = f"model '{model.name}' has more parameters than {limit:,}."
             raise StarError(Diagnostic("too-many-parameters", message, model.name_span))
 
-    def fits(self, ours: ir.Operator, theirs: ir.Operator, names: tuple[str, ...]) -> bool:
-        """Whether weights are alike, as `share` wants them."""
+    def tied(self, ours: _Form, theirs: _Form, names: tuple[str, ...]) -> _Tied:
+        """What it means to take weights of another form."""
         key = id(ours), id(theirs), names
-        if key not in self._fitting:  # the memo keeps both operators
-            self._fitting[key] = fits(ours, theirs, names)
-        return self._fitting[key]
+        known = self._tied.get(key)
+        if known is None:  # the forms are kept as long as this is
+            self._tied[key] = known = ours.tied(names, theirs)
+        return known
 
     def text(self, thing: ir.Residual | Settings) -> str:
         """What a residual, or the ends of a model, say, as a digest."""
@@ -201,17 +223,20 @@ class _Form:
     size: int
     calm: bool
 
-    @cached_property
-    def _tied(self) -> dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]]:
-        return {}
+    def tied(self, weights: tuple[str, ...], owner: _Form) -> _Tied:
+        """What it means to take those weights of another."""
+        has = tuple(sorted(self.names.intersection(weights)))
+        read = tuple(name for name in has if name in self.parameters)
+        return _Tied(fits(self.operator, owner.operator, weights), has, read)
 
-    def tied(self, weights: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Those of some weights that the operator has, and those that what it means reads."""
-        known = self._tied.get(weights)
-        if known is None:
-            has = tuple(sorted(self.names.intersection(weights)))
-            known = self._tied[weights] = has, tuple(n for n in has if n in self.parameters)
-        return known
+
+class _Tied(NamedTuple):
+    """Weights of one operator taken from another: whether they are alike, as `share` wants them,
+    those that there are here, and those of them that what the operator means reads."""
+
+    fitting: bool
+    has: tuple[str, ...]
+    read: tuple[str, ...]
 
 
 _Forms = dict[int | tuple[int, tuple[str, ...]], _Form]
@@ -298,13 +323,14 @@ class _Said:
         read: list[str] = []
         for names, place in draft.known.shares:
             number = draft.source(place).layer
-            if not self.verifier.fits(form.operator, self.forms[number].operator, names):
-                self.fitting = False
-            has, meant = form.tied(names)
+            tied = self.verifier.tied(form, self.forms[number], names)
+            self.fitting = self.fitting and tied.fitting
             theirs = self.owners.get(number)
-            for name in has:
-                ours[name] = theirs.get(name, number) if theirs else number
-            read += meant
+            if theirs:
+                ours.update((name, theirs.get(name, number)) for name in tied.has)
+            else:
+                ours.update(dict.fromkeys(tied.has, number))
+            read += tied.read
         self.owners[draft.layer] = ours
         if len(draft.known.shares) > 1:
             read = sorted(set(read))
