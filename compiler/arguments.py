@@ -29,7 +29,7 @@ Evaluate = Callable[[nodes.Expr, str], Numeric]
 
 _DRAWN = {"normal": 1, "uniform": 2, "linspace": 2}
 _INITS = {**_DRAWN, "log": 1, "exp": 1, "inverse_softplus": 1}
-_LARGEST_FLOAT = 3.4e38
+_LARGEST_FLOAT = int(3.4e38)  # fractions are slow to compare with a float
 _LARGEST_EXPONENT = 88.0
 """exp of more than this is infinite in float32."""
 
@@ -38,8 +38,10 @@ def bind(
     entry: Entry, arguments: tuple[nodes.Argument, ...], span: Span, number: Evaluate
 ) -> dict[str, Any]:
     """Arguments of a call matched to the entry's, checked and completed with defaults."""
+    if not arguments and entry.complete is not None:
+        return dict(entry.complete)
     found: dict[str, Any] = {}
-    known = {a.name: a for a in entry.arguments}
+    known = entry.known
     for position, argument in enumerate(arguments):
         if argument.name is None:
             if position >= len(entry.arguments):
@@ -277,7 +279,10 @@ def check_tensor_number(number: Numeric, span: Span) -> None:
 
 def size_of(number: Numeric, what: str, span: Span, smallest: int = 1) -> int:
     """A number as a tensor extent."""
-    if smallest <= number <= MAX_SIZE and number == int(number):
+    if isinstance(number, Fraction) and number.denominator == 1:
+        if smallest <= number.numerator <= MAX_SIZE:
+            return number.numerator
+    elif smallest <= number <= MAX_SIZE and number == int(number):
         return int(number)
     shown = numbers.show(number)
     if number != int(number):

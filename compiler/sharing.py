@@ -142,7 +142,8 @@ def take(source: Draft, name: str, span: Span) -> Taken:
     if not isinstance(type_, Feature):
         raise error(
             "sharing-type",
-            f"'{name}' of '{source.unit.label}' is a {describe(type_)}; only features can be passed on.",
+            f"'{name}' of '{source.unit.label}' is a {describe(type_)}; "
+            "only features can be passed on.",
             span,
             hint="'shares' ties the weights of anything else.",
         )

@@ -99,11 +99,9 @@ def mend(
     Raises Rejected where there is no way, where it has more than `most` units, and, without
     `repair`, where any repair is needed.
     """
-    settler = _Settler({**before.labelled, **draft.labelled}, draft.model)
+    settler = _Settler({**before.labelled, **draft.labelled}, draft.model, repair)
     body = settler.settle(draft.model.backbone)
     repairs = settler.repairs
-    if repairs and not repair:
-        raise Rejected(repairs[0])
     if not 0 < size(body) <= most:
         raise Rejected("number of units")
     try:
@@ -229,9 +227,15 @@ class _Visible:
 class _Settler:
     """Goes through a backbone and makes every mention of a unit one of an earlier unit."""
 
-    def __init__(self, before: Mapping[str, nodes.Layer], model: nodes.Model) -> None:
-        self.before, self.model = before, model
+    def __init__(self, before: Mapping[str, nodes.Layer], model: nodes.Model, repair: bool) -> None:
+        self.before, self.model, self.repair = before, model, repair
         self.repairs: list[str] = []
+
+    def repaired(self, kind: str) -> None:
+        """Count a repair; raises Rejected where there is to be none."""
+        if not self.repair:
+            raise Rejected(kind)
+        self.repairs.append(kind)
 
     @cached_property
     def labels(self) -> Labels:
@@ -290,7 +294,7 @@ class _Settler:
                 continue
             old = unit if isinstance(found, _Cell) else self.before.get(str(tie.label))
             label = self.other(old, visible)
-            self.repairs.append(MOVED if label else DROPPED)
+            self.repaired(MOVED if label else DROPPED)
             kept = [changed(m, label=label) if m is tie else m for m in unit.modifiers]
             if label is None:
                 kept = [m for m in unit.modifiers if m is not tie]
@@ -302,7 +306,7 @@ class _Settler:
             label = self.other(self.before.get(name), visible)
             if label is None:
                 raise Rejected("feature argument")
-            self.repairs.append(MOVED)
+            self.repaired(MOVED)
             named: nodes.Expr = nodes.Name(label, span=value.span)
             if isinstance(value, nodes.Member):
                 named = changed(value, unit=label)

@@ -406,8 +406,7 @@ def _wanted(
     """The operators that a model needs, with all that these call."""
     found: set[str] = set()
     left = {name for setting in model.settings for name in called(setting.value)}
-    for layer in model.backbone:
-        left.update(_needed(layer))
+    left.update(*map(_needed, model.backbone))
     while left:
         name = left.pop()
         if name in found or name not in operators:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
+from functools import cached_property
 from math import isqrt
 from typing import Any
 
@@ -86,6 +87,18 @@ class Entry:
     optional: bool = False
     torch: str = ""
     spelling: str = ""
+
+    @cached_property
+    def known(self) -> Mapping[str, Argument]:
+        """Arguments by name."""
+        return {argument.name: argument for argument in self.arguments}
+
+    @cached_property
+    def complete(self) -> Mapping[str, Any] | None:
+        """The arguments of a call that gives none; None where it must give some."""
+        if any(argument.default is ... for argument in self.arguments):
+            return None
+        return {argument.name: argument.default for argument in self.arguments}
 
     @property
     def name(self) -> str:
