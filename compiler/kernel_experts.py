@@ -62,7 +62,7 @@ class ExpertProducts(KernelPlan):
     """
 
     template: ClassVar[str] = "kernel/experts.py.j2"
-    shared = ("kernel/products.py.j2", "kernel/assignments.py.j2")
+    shared = ("kernel/products.py.j2", "kernel/sorted.py.j2", "kernel/assignments.py.j2")
 
     experts: int
     top: int

@@ -55,6 +55,7 @@ _KERNEL = re.compile(
     r"|(body_|launch_|shapes_|save_|gradient_)?(interleaved_)?rotary_\d+\w*"
     r"|(body_|launch_|shapes_|save_|gradient_)?(add_)?[a-z_]*(rms|layer|l2)_norm_\d+\w*"
     r"|(body_|launch_|shapes_|save_|gradient_|tile_|grid_)?[a-z0-9_]+_experts_\d+_\d+_\w+"
+    r"|(body_|launch_)?gather_\d+_\w+"
     r"|(body_|launch_|kernel_|written_)?(linear_attention|[a-z]+_recurrence|scan)(_\d+)?"
     r"(_(states|scores|outputs|keys|step|backward|solve|factors|pairs))?"
 )

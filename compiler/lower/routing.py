@@ -15,6 +15,7 @@ from starc.compiler.init import onto_stream
 from starc.compiler.ir import Operator, Value
 from starc.compiler.kernel_activation import ACTIVATIONS
 from starc.compiler.kernel_experts import MAX_EXPERTS, ExpertProducts
+from starc.compiler.kernel_gather import Gather
 from starc.compiler.lower import text
 from starc.compiler.lower.modules import Lowering, module_name
 from starc.compiler.lower.text import Text
@@ -166,12 +167,19 @@ def _class(
 
 def _retrieve(o: OperatorLowering, value: Value) -> Text:
     *scores, table = value.inputs
-    function = o.functions.function("retrieve", gate=value.attribute("gate"))
+    size, top = o.type(table), value.attribute("top")
+    plan = Gather(
+        digest=o.functions.digest,
+        rows=size.heads,
+        reads=o.type(scores[0]).heads * top,
+        channels=size.channels,
+    )
+    gate, kernel = value.attribute("gate"), o.functions.kernel(plan)
+    function = o.functions.function("retrieve", gate=gate, kernel=kernel)
     rows = o.tensor(table)
-    if o.type(table).heads == 1:
+    if size.heads == 1:
         rows = text.method(rows, "unsqueeze", "0")
-    top = str(value.attribute("top"))
-    return text.call(function, *(o.tokens(i) for i in scores), rows, top)
+    return text.call(function, *(o.tokens(i) for i in scores), rows, str(top))
 
 
 LOWERINGS: dict[str, Lowering] = {

@@ -31,6 +31,7 @@ MANY = (
     "mamba",
     "mamba2",
     "mixtral",
+    "product_key_memory",
     "retnet",
     "rwkv6",
     "s4d",
