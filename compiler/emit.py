@@ -59,7 +59,7 @@ def _head(plan: FilePlan) -> str:
     config = [
         (json.dumps(k), repr(v) if isinstance(v, bool) else json.dumps(v)) for k, v in plan.config
     ]
-    imports = _imports(bool(plan.kernels))
+    imports = _imports(plan)
     return render(
         "file.py.j2", title=plan.title, digest=plan.digest, config=config, imports=imports
     )
@@ -82,10 +82,12 @@ def _model(plan: FilePlan) -> str:
     return render("model.py.j2", title=plan.title, model=model)
 
 
-def _imports(kernels: bool) -> list[str]:
-    system = ["import math", *(["import os"] if kernels else [])]
+def _imports(plan: FilePlan) -> list[str]:
+    tuned = any("kernel/tuning.py.j2" in kernel.shared for kernel in plan.kernels)
     return [
-        *system,
+        *(["import json"] if tuned else []),
+        "import math",
+        *(["import os"] if plan.kernels else []),
         "from collections.abc import Callable, Iterator",
         "",
         "import torch",

@@ -305,7 +305,7 @@ class FusedAttention(AttentionPlan):
     S >= T tokens that end at the newest one."""
 
     template: ClassVar[str] = "kernel/attention.py.j2"
-    shared = ("kernel/attention_operands.py.j2",)
+    shared = ("kernel/attention_operands.py.j2", "kernel/tuning.py.j2")
 
     channels: int
 

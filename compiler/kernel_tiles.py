@@ -1,6 +1,7 @@
-"""Tiles of kernels with matrix products: a small table instead of autotuning.
+"""Tiles of kernels with matrix products: a small table, and what to try beside it.
 
-Owns: the table and the shared memory that each of its rows needs. Refuses: kernels.
+Owns: the table and the shared memory that each of its rows needs. Refuses: kernels, and choosing
+among tiles by time, which generated files do (templates/kernel/tuning.py.j2).
 """
 
 from __future__ import annotations
@@ -70,16 +71,68 @@ with instructions of four warps on sm_90 and sm_100. Tiles for 4 bytes, and thos
 memory beyond 64 channels, were compiled for few of them. None was timed: there was no GPU."""
 
 
+_NEIGHBOURS: dict[tuple[int, int], dict[str, tuple[tuple[int, AttentionTile], ...]]] = {
+    (2, 64): {
+        "forward": (
+            (58, _Tile(64, 64, 4, 3)),
+            (41, _Tile(128, 32, 4, 3)),
+            (81, _Tile(128, 128, 8, 2)),
+        ),
+        "queries": (
+            (73, _Tile(64, 64, 4, 3)),
+            (73, _Tile(64, 64, 8, 3)),
+            (73, _Tile(128, 64, 8, 2)),
+        ),
+        "keys": ((65, _Tile(64, 64, 4, 2)), (81, _Tile(64, 128, 8, 2)), (41, _Tile(32, 64, 4, 2))),
+    },
+    (2, 128): {
+        "forward": (
+            (129, _Tile(128, 64, 8, 3)),
+            (81, _Tile(64, 64, 4, 2)),
+            (81, _Tile(128, 32, 8, 3)),
+        ),
+        "queries": ((73, _Tile(64, 32, 8, 2)), (65, _Tile(64, 64, 8, 1))),
+        "keys": ((81, _Tile(32, 64, 8, 2)),),
+    },
+}
+"""Tiles near those of the table that spill nowhere on sm_90 and sm_100 either, behind the KiB of
+shared memory that they need on the greediest of sm_80, sm_90 and sm_100: candidates for timing."""
+
+
+_GROUPED = {
+    64: (
+        (LARGEST, _Tile(64, 64, 8, 2)),
+        (66 * 1024, _Tile(32, 64, 8, 1)),
+        (0, _Tile(32, 32, 4, 1)),
+        (41 * 1024, _Tile(32, 64, 8, 2)),
+        (36 * 1024, _Tile(64, 64, 8, 1)),
+    ),
+    128: (
+        (LARGEST, _Tile(32, 128, 8, 1)),
+        (81 * 1024, _Tile(32, 64, 8, 2)),
+        (0, _Tile(32, 32, 4, 1)),
+        (57 * 1024, _Tile(16, 64, 8, 2)),
+    ),
+}
+"""Tiles for gradients of keys that several query heads share, found in the same way."""
+
+
 def attention_tiles(
     kernel: str, depth: int, size: int, grouped: bool = False
 ) -> tuple[tuple[int, AttentionTile], ...]:
     """(least shared memory in bytes, tile) for heads of up to `depth` padded channels and elements
-    of `size` bytes, the best first. `kernel` is forward, queries or keys; `grouped` says that it
-    walks over several query heads, which takes more registers."""
-    large, small = _ATTENTION[size, max(depth, 64)][kernel]
+    of `size` bytes. `kernel` is forward, queries or keys; `grouped` says that it walks over several
+    query heads, which takes more registers.
+
+    The first tile that a device has room for is the one to use where nothing is known of its speed
+    there, the others are worth a try.
+    """
+    depth = max(depth, 64)
+    large, small = _ATTENTION[size, depth][kernel]
     if grouped and size == 2 and depth <= 128:
-        return (LARGEST, large), (0, _Tile(32, 32, 4, 1))
-    return (LARGE, large), (0, small)
+        return _GROUPED[depth]
+    near = _NEIGHBOURS.get((size, depth), {}).get(kernel, ())
+    return (LARGE, large), (0, small), *((1024 * room, tile) for room, tile in near)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from starc.templates import render
 
 HEADER = """from __future__ import annotations
 
+import json
 import math
 import os
 
