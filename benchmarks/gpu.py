@@ -34,6 +34,7 @@ from starc.compiler.driver import compile_program
 from starc.compiler.kernel_attention import FusedAttention
 from starc.compiler.kernel_attention_step import AttentionStep
 from starc.compiler.kernel_convolution_step import ConvolutionStep
+from starc.compiler.kernel_long_convolution import LongConvolution
 from starc.compiler.kernel_loss import CrossEntropy
 from starc.compiler.kernel_norm import NormKernel
 from starc.compiler.kernel_plan import GatedConvolution, GatedProduct, KernelPlan
@@ -58,6 +59,7 @@ PROGRAMS = (
     "mamba2",
     "mamba",
     "hybrid",  # gated convolutions and their steps
+    "hyena",  # long convolutions
     "deltanet",
     "gated_deltanet",
     "kimi_linear",
@@ -120,6 +122,11 @@ def operands(plan: KernelPlan, where: Where) -> Iterator[tuple[str, str, Argumen
             yield "step", plan.name, [*found, random(B, plan.past, plan.channels)]
         else:
             yield "forward", plan.name, found
+    elif isinstance(plan, LongConvolution):
+        filter = random(T, plan.lanes, dtype=torch.float32) / T**0.5
+        there = (plan.output_gate, plan.input_gate, True)
+        found = [random(B, T, plan.channels) if x else None for x in there]
+        yield "forward", plan.name, [filter, *found]
     elif isinstance(plan, NormKernel):
         shape = (plan.heads, plan.channels) if plan.heads > 1 else (plan.channels,)
         found = [random(B, T, *shape) for _ in range(1 + plan.residual)]

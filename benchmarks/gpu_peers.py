@@ -20,6 +20,7 @@ from torch import Tensor
 from starc.compiler.kernel_attention import FusedAttention
 from starc.compiler.kernel_attention_step import AttentionStep
 from starc.compiler.kernel_convolution_step import ConvolutionStep
+from starc.compiler.kernel_long_convolution import LongConvolution
 from starc.compiler.kernel_loss import CrossEntropy
 from starc.compiler.kernel_norm import NormKernel
 from starc.compiler.kernel_plan import GatedConvolution, GatedProduct, KernelPlan
@@ -64,6 +65,8 @@ def peers_of(plan: KernelPlan, operation: str, where: Any) -> Iterator[Peer]:
             yield from scan(plan, where)
         case GatedConvolution(), "forward":
             yield from convolution(plan, where)
+        case LongConvolution(), "forward":
+            yield from long_convolution(plan, where)
         case ConvolutionStep(), "step":
             yield from convolution_step(plan, where)
         case GatedProduct(), "forward":
@@ -185,6 +188,24 @@ def convolution(plan: GatedConvolution, where: Any) -> Iterator[Peer]:
     yield Peer("  torch conv1d, no gates", filtered, (x, taps), True)
     if 2 <= plan.taps <= 4 and (function := found("causal_conv1d", "causal_conv1d_fn")):
         yield Peer("  causal-conv1d, no gates", function, (x, taps))
+
+
+def long_convolution(plan: LongConvolution, where: Any) -> Iterator[Peer]:
+    """By transforms, which serve longer filters: with it the table of lengths can be corrected."""
+    T = where.tokens
+    filter = where.random(T, plan.lanes, dtype=torch.float32) / T**0.5
+    gates = (plan.output_gate, plan.input_gate)
+    operands = [where.random(where.batch, T, plan.channels) for _ in range(1 + sum(gates))]
+
+    def transformed(filter: Tensor, value: Tensor, *gates: Tensor) -> Tensor:
+        u = gates[-1] * value if plan.input_gate else value
+        each = u.float().unflatten(2, (plan.lanes, -1)).movedim(1, -1)
+        K = torch.fft.rfft(filter.t().unsqueeze(1), n=2 * T)
+        y = torch.fft.irfft(K * torch.fft.rfft(each, n=2 * T), n=2 * T)[..., :T]
+        y = y.movedim(-1, 1).flatten(2).to(u.dtype)
+        return gates[0] * y if plan.output_gate else y
+
+    yield Peer("  torch.fft", transformed, (filter, *operands), True)
 
 
 def convolution_step(plan: ConvolutionStep, where: Any) -> Iterator[Peer]:
