@@ -93,13 +93,13 @@ class LongConvolution(KernelPlan):
         tile = CONVOLUTION_TILES[4 if element == "fp32" else 2]
         known = ("p_gate", "p_known", "p_product") if self.output_gate else ()
         returned = ("p_gate", "p_value", "p_product") if self.input_gate else ()
-        rows = {"p_filter": "*fp32", "p_rows": x, "taps": integer, "tokens": integer}
+        rows = {"p_filter": "*fp32", "p_rows": x, "taps": integer, "reach": integer}
         turn = {f"p_{name}": x for name in ("x", "gate", "known", "turned", "product")}
         turn |= dict.fromkeys(("length", "tokens", "x_stride", "gate_stride"), integer)
         back = {f"p_{name}": x for name in ("turned", "gate", "value", "y", "product")}
         back |= dict.fromkeys(("length", "tokens", "gate_stride", "value_stride"), integer)
         blocks = {"p_rows": x, "p_u": x, "p_y": x}
-        blocks |= dict.fromkeys(("taps", "tokens", "sequences"), integer)
+        blocks |= dict.fromkeys(("taps", "reach", "tokens", "sequences"), integer)
         lags = {"p_dy": x, "p_u": x, "p_shares": "*fp32"}
         lags |= dict.fromkeys(("tokens", "sequences", "blocks"), integer)
         block = {"copies": tile.copies, "chunk": tile.chunk, "depth": tile.depth}
@@ -131,7 +131,8 @@ class LongConvolution(KernelPlan):
         aligned = tuple(
             name
             for name in signature
-            if name == "tokens" or (name.endswith("_stride") and whole and name not in constants)
+            if name in ("reach", "tokens")
+            or (name.endswith("_stride") and whole and name not in constants)
         )
         return Launch(
             f"{self.name}_{kernel}",

@@ -55,11 +55,11 @@ def test_a_few_long_convolutions_agree_with_float64(run_script: Callable[..., An
 
 @pytest.mark.kernels
 def test_long_convolutions_agree_with_float64(run_script: Callable[..., Any]) -> None:
-    """One token; whole chunks; more columns than one program takes."""
+    """One token; whole chunks; more columns than one program takes, and more tokens than taps."""
     names = ",".join(own.name for own in MANY[:4])
     dtypes = "float32,float16,bfloat16"
     assert interpreted(run_script, MANY, "1,63,128,300", dtypes, names) == []
-    assert interpreted(run_script, [plan(24, 1, **BOTH)], "520", "float32,bfloat16", "") == []
+    assert interpreted(run_script, [plan(12, 1, **BOTH)], "800", "float32,bfloat16", "") == []
 
 
 @pytest.mark.gpu
@@ -74,11 +74,11 @@ def test_long_convolutions_agree_with_float64_on_a_gpu(run_script: Callable[...,
 def test_long_convolutions_compile_within_limits(
     run_script: Callable[..., Any], element: str
 ) -> None:
-    plans = [plan(768, **BOTH), plan(768, 8), plan(60)]
+    plans = [plan(768, **BOTH), plan(60)][: 2 if element == "bf16" else 1]
     reports = run_script(
         "compiled.py", plans, "sm_80,sm_90,sm_100,gfx942", element, TRITON_INTERPRET="0"
     )
-    assert len(reports) == 4 * 3 * 11
+    assert len(reports) == 4 * 11 * len(plans)
     for report in reports:
         assert report["fits"], report
         assert (report["spills"], report["atomics"]) == (0, 0), report
