@@ -162,7 +162,7 @@ def test_the_longest_product_is_where_both_take_as_long(name: str, size: int) ->
 def test_generated_files_know_the_table(load: Callable[..., ModuleType]) -> None:
     module = load([plan(8)])
     for size, dtype in ((2, torch.bfloat16), (4, torch.float32)):
-        for major, name in ((8, "A100"), (9, "H100"), (12, "H100")):
+        for major, name in ((8, "A100"), (9, "H100"), (10, "H100"), (12, "RTX4090")):
             with mock.patch.object(
                 torch.cuda, "get_device_properties", return_value=SimpleNamespace(major=major)
             ):
