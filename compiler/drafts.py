@@ -30,6 +30,7 @@ from starc.compiler.naming import MODEL_ATTRIBUTES, Names
 from starc.compiler.residuals import suffixes
 from starc.compiler.settings import Settings
 from starc.grammar import nodes
+from starc.grammar.copying import changed
 from starc.grammar.source import Span
 
 Labelled = nodes.Unit | nodes.Parallel
@@ -295,7 +296,7 @@ class _Freezer:
         known = self.memo.operator(body, made)
         if known is None:
             plain = plain_operator(body, exports, self.memo)
-            known = replace(initialised(plain, self.init, self.depth), name=name)
+            known = changed(initialised(plain, self.init, self.depth), name=name)
             self.memo.keep_operator(body, made, known)
         return known
 

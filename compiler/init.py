@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from starc.compiler.ir import Operator, Parameter
+from starc.grammar.copying import changed
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def calmed(operator: Operator, depth: int) -> Operator:
         replace(p, init=(p.init[0], p.init[1] * depth**-0.5)) if p.name in weights else p
         for p in operator.parameters
     )
-    return replace(operator, parameters=parameters, inner=tuple(inner))
+    return changed(operator, parameters=parameters, inner=tuple(inner))
 
 
 def onto_stream(operator: Operator) -> tuple[frozenset[str], frozenset[int]]:

@@ -186,6 +186,7 @@ class _Driver:
         self.told = self.generation = 0
         self.open: dict[int, ProposalRow] = {}
         self.results: dict[tuple[int, int], Result] = {}
+        self.statuses: Counter[str] = Counter()
         self.attempts: Counter[tuple[int, int]] = Counter()
         self.running: dict[str, _Running] = {}
         self.budget = Budget(self.settings, self.context)
@@ -330,7 +331,7 @@ class _Driver:
             known = self.cache and self.cache.get(program.identity, self.digest, seed, rung)
             if known:
                 self.store.end_evaluation(row, "done", figures=known, worker="cache")
-                self.results[key] = Result("done", known)
+                self._ended(key, Result("done", known))
                 continue
             self.running[str(row)] = _Running(row, program, rung, attempt)
             jobs.append(
@@ -346,6 +347,11 @@ class _Driver:
                 )
             )
         return jobs
+
+    def _ended(self, key: tuple[int, int], result: Result) -> None:
+        """Keep what came of an evaluation."""
+        self.results[key] = result
+        self.statuses[result.status] += 1
 
     def _submit(self, jobs: Sequence[Job]) -> None:
         """Hand jobs to the engine, once what they are is on the disk."""
@@ -375,7 +381,7 @@ class _Driver:
                     again.append(key)
                     self.store.add_event("retried", f"program {key[0]}: {outcome.reason}")
                     continue
-                self.results[key] = Result(outcome.status, outcome.figures, outcome.reason)
+                self._ended(key, Result(outcome.status, outcome.figures, outcome.reason))
                 final.append((outcome, job))
             jobs = self._begin(again)
         for outcome, job in final:
@@ -418,6 +424,7 @@ class _Driver:
         """Take up the search where the store says that it was."""
         self.programs = {row.id: row for row in self.store.programs()}
         self.results = ended(self.store, self.settings.retries)
+        self.statuses = Counter(result.status for result in self.results.values())
         for evaluation in self.store.evaluations():
             self.attempts[evaluation.program, evaluation.rung] += evaluation.status == "crash"
         state = self.store.last_state()
@@ -457,7 +464,7 @@ class _Driver:
             spent=self.budget.spent if self.settings.evaluations else float(self.told),
             planned=self.budget.planned,
             running=len(self.running),
-            statuses=Counter(result.status for result in self.results.values()),
+            statuses=Counter(self.statuses),
             best=self.best,
             seconds=time.monotonic() - self.began,
             notes=tuple(said),

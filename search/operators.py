@@ -19,7 +19,7 @@ from starc.grammar.copying import changed
 from starc.search.remembering import per_node
 from starc.search.repair import Draft
 from starc.search.site import Operation, Site
-from starc.search.space import every
+from starc.search.space import alike, every
 from starc.search.trees import (
     PLACE,
     Body,
@@ -84,11 +84,11 @@ def followers(site: Site, place: tuple[Path, nodes.Unit]) -> list[Path]:
 
     Where something is valid only, they all follow if any of them is tied.
     """
-    alike = [(path, u) for path, u in site.units if u.operator == place[1].operator]
+    same = [(path, u) for path, u in site.units if alike(u.operator, place[1].operator)]
     named = {tie.label for _, u in site.units for tie in ties(u)}
-    tied = any(ties(u) or u.label in named for _, u in alike if u.label or ties(u))
+    tied = any(ties(u) or u.label in named for _, u in same if u.label or ties(u))
     if (tied and site.constrained) or site.chance():
-        return [path for path, _ in alike]
+        return [path for path, _ in same]
     return [place[0]]
 
 

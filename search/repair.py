@@ -19,7 +19,7 @@ from starc.grammar import nodes
 from starc.grammar.copying import changed
 from starc.grammar.errors import StarError
 from starc.search.remembering import per_node
-from starc.search.space import Labels, drop_labels, given_in
+from starc.search.space import Labels, alike, drop_labels, given_in
 from starc.search.trees import Body, Workshop, features, literal, mentioned, size, ties, units
 from starc.search.verifying import Checked, Verifier
 
@@ -330,7 +330,7 @@ class _Settler:
         if not isinstance(old, nodes.Unit):
             return None
         for cell in reversed(visible.layers):
-            if isinstance(cell, _Cell) and cell.unit.operator == old.operator:
+            if isinstance(cell, _Cell) and alike(cell.unit.operator, old.operator):
                 if cell.unit.label is None:
                     cell.unit = changed(cell.unit, label=self.labels.fresh("u"))
                 return cell.unit.label

@@ -244,7 +244,7 @@ def draw_tie(
     choose: Choose,
 ) -> nodes.Shares | nodes.Reuses | None:
     """A tie of `unit` to an earlier unit with the same call, or None; `hole` says which kind."""
-    same = [u for u in earlier if u.operator == unit.operator]
+    same = [u for u in earlier if alike(u.operator, unit.operator)]
     if not same or not choose(2):
         return None
     label = str(same[choose(len(same))].label)
@@ -254,6 +254,15 @@ def draw_tie(
     if not groups:
         return None
     return nodes.Reuses(groups[choose(len(groups))], label, span=hole.span)
+
+
+def alike(one: nodes.Call | nodes.Hole, other: nodes.Call | nodes.Hole) -> bool:
+    """Whether two units call the same, with the same arguments."""
+    if one is other:
+        return True
+    if isinstance(one, nodes.Call) and isinstance(other, nodes.Call):
+        return one.function == other.function and one.arguments == other.arguments
+    return one == other
 
 
 def feature_groups(

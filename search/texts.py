@@ -71,4 +71,10 @@ def _around(name: str, doc: str | None, settings: tuple[nodes.Setting, ...]) -> 
 
 @per_node
 def _layer(layer: nodes.Layer) -> str:
+    return _line(layer)
+
+
+@lru_cache(maxsize=8192)
+def _line(layer: nodes.Layer) -> str:
+    """A layer that says the same is printed the same."""
     return print_layer(layer, 2)

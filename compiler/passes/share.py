@@ -7,8 +7,10 @@ refuses weights that do not fit: equal names, equal shapes.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from starc.compiler.ir import Layer, Loop, Model, Operator, Parallel, Repeat, Tie, Unit, units
+from starc.grammar.copying import changed
 from starc.grammar.errors import Diagnostic, StarError
 
 
@@ -33,14 +35,20 @@ def share(model: Model) -> Model:
             kept = {p.name for p in ours.parameters}
             for name in names:
                 if name in kept:
-                    ties[name] = Tie(name, owners.get((path, name), path))
+                    ties[name] = _tie(name, owners.get((path, name), path))
                     owners[unit.path, name] = ties[name].unit
-        resolved[unit.path] = replace(unit, shares=(), ties=tuple(ties.values()))
+        resolved[unit.path] = changed(unit, shares=(), ties=tuple(ties.values()))
     if failures:
         raise StarError(failures)
     if not resolved:
         return model
     return replace(model, layers=tuple(with_units(layer, resolved) for layer in model.layers))
+
+
+@lru_cache(maxsize=32_768)
+def _tie(parameter: str, unit: str) -> Tie:
+    """The same tie for the same words: models of a search have thousands of them."""
+    return Tie(parameter, unit)
 
 
 def fits(ours: Operator, theirs: Operator, names: tuple[str, ...]) -> bool:
@@ -107,4 +115,4 @@ def with_units(layer: Layer, replacements: dict[str, Unit]) -> Layer:
         case Parallel():
             branches = tuple(with_units(inner, replacements) for inner in layer.branches)
             same = all(a is b for a, b in zip(branches, layer.branches, strict=True))
-            return layer if same else replace(layer, branches=branches)
+            return layer if same else changed(layer, branches=branches)

@@ -32,6 +32,7 @@ class Nsga2:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.population: list[Individual] = []
+        self._crowding = Crowding()
         self._standings: list[Standing] | None = None
 
     def ask(self, n: int) -> list[Proposal]:
@@ -58,7 +59,7 @@ class Nsga2:
         if individuals:
             merged = distinct([*self.population, *individuals])
             draw = generator(self.context, individuals[-1].id, "survival")
-            self._take(survivors(merged, self.context.population, draw))
+            self._take(survivors(merged, self.context.population, draw, self._crowding))
 
     def state(self) -> dict[str, Any]:
         return {"population": [individual.id for individual in self.population]}
@@ -71,7 +72,7 @@ class Nsga2:
 
     def _parents(self, number: int) -> list[Individual]:
         if self._standings is None:  # those among the survivors: a restored state has the same
-            self._standings = standings(self.population)
+            self._standings = standings(self.population, self._crowding)
         pressure = max(1, min(self.context.options["tournament"], len(self.population)))
         selection = TournamentSelection(func_comp=_winners, pressure=pressure)
         draw = generator(self.context, number, "parents")
@@ -85,7 +86,31 @@ def generator(context: Context, number: int, purpose: str) -> np.random.Generato
     return np.random.default_rng(context.generator(number, purpose).getrandbits(64))
 
 
-def standings(individuals: Sequence[Individual]) -> list[Standing]:
+class Crowding:
+    """Distances to the neighbours in a front, those of fronts that stay from one population to the
+    next remembered: a single result changes few of them."""
+
+    def __init__(self) -> None:
+        self._distance = get_crowding_function("cd")
+        self._known: dict[bytes, list[float]] = {}
+
+    def of(self, fronts: Sequence[NDArray[np.float64]]) -> list[list[float]]:
+        """The distances of each point in each front, points by objectives."""
+        before, self._known = self._known, {}
+        found = []
+        for front in fronts:
+            key = front.tobytes()
+            apart = before.get(key)
+            if apart is None:
+                apart = [float(d) for d in self._distance.do(front)]
+            self._known[key] = apart
+            found.append(apart)
+        return found
+
+
+def standings(
+    individuals: Sequence[Individual], crowding: Crowding | None = None
+) -> list[Standing]:
     """How individuals stand among each other: those that miss a constraint by what they miss it by,
     the others by rank, then by the distance to their neighbours in the front."""
     found: list[Standing] = [(max(0.0, one.violation), 0, 0.0) for one in individuals]
@@ -93,20 +118,25 @@ def standings(individuals: Sequence[Individual]) -> list[Standing]:
     if not feasible:
         return found
     values = np.array([individuals[place].objectives for place in feasible])
-    distance = get_crowding_function("cd")
-    for rank, front in enumerate(NonDominatedSorting().do(values)):
-        for place, apart in zip(front, distance.do(values[front]), strict=True):
-            found[feasible[place]] = 0.0, rank, -float(apart)
+    fronts = NonDominatedSorting().do(values)
+    distances = (crowding or Crowding()).of([values[front] for front in fronts])
+    for rank, (front, apart) in enumerate(zip(fronts, distances, strict=True)):
+        for place, distance in zip(front.tolist(), apart, strict=True):
+            found[feasible[place]] = 0.0, rank, -distance
     return found
 
 
 def survivors(
-    individuals: Sequence[Individual], count: int, draw: np.random.Generator
+    individuals: Sequence[Individual],
+    count: int,
+    draw: np.random.Generator,
+    crowding: Crowding | None = None,
 ) -> list[Individual]:
     """The best by constrained rank and crowding, in their order; `draw` decides between equals."""
     if len(individuals) <= count:
         return list(individuals)
-    keys = list(zip(standings(individuals), draw.random(len(individuals)), strict=True))
+    lots = draw.random(len(individuals)).tolist()
+    keys = list(zip(standings(individuals, crowding), lots, strict=True))
     best = sorted(range(len(individuals)), key=keys.__getitem__)[:count]
     return [individuals[place] for place in sorted(best)]
 
