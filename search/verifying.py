@@ -44,6 +44,9 @@ from starc.grammar.source import Source
 _BODIES, _UNITS = 6_000, 30_000
 """So many bodies or units, and everything is forgotten: a search makes ever new ones."""
 
+_CHECKED = 1024
+"""So many programs are kept: the parents of a population, and what was just made of them."""
+
 _CANONICAL = (canonical_operator, inferred, without_repetition)
 """The passes that digests are taken behind, of one operator. Of `drop_unused` nothing is left to
 do then, since every rewriting drops what no output needs."""
@@ -120,15 +123,18 @@ class Verifier:
         said = self._judged(drafted)
         operators, units = linked.operators, len(said.forms)
         checked = Checked(program, chosen, operators, said.identity, drafted, units)
-        if len(self._checked) > 256:
-            self._checked.clear()
+        if len(self._checked) >= _CHECKED:
+            del self._checked[next(iter(self._checked))]
         self._checked[id(program), model] = program, checked
         return checked
 
     def known(self, program: nodes.Program, model: str | None = None) -> Checked | None:
         """What `check` gave for this very program not long ago."""
-        known = self._checked.get((id(program), model))
-        return known[1] if known else None
+        known = self._checked.pop((id(program), model), None)
+        if known is None:
+            return None
+        self._checked[id(program), model] = known  # behind those that were not asked for since
+        return known[1]
 
     def _linked(self, program: nodes.Program) -> Linked:
         """As `link`, but every declaration is looked at once."""
