@@ -179,6 +179,9 @@ class Resolver:
         found: list[DraftLayer] = []
         for layer in body:
             try:
+                if type(layer) is nodes.Unit and layer.label is None:
+                    found.append(self._unit(layer, scope, residual))
+                    continue
                 found.append(self._resolve_layer(layer, scope, residual))
             except (StarError, Poisoned) as failure:
                 if label := getattr(layer, "label", None):

@@ -175,7 +175,7 @@ class Verifier:
         self._checked: dict[tuple[int, str | None], tuple[nodes.Program, Checked]] = {}
         self._forms: dict[Init, _Forms] = {}
         self._tied: dict[tuple[int, int, tuple[str, ...]], _Tied] = {}
-        self._texts: dict[int, tuple[object, str]] = {}
+        self.texts: dict[int, tuple[object, str]] = {}
 
     def _judged(self, drafted: Drafted) -> _Said:
         """What a model says, which is refused where units do not fit each other."""
@@ -209,10 +209,10 @@ class Verifier:
 
     def text(self, thing: ir.Residual | Settings) -> str:
         """What a residual, or the ends of a model, say, as a digest."""
-        known = self._texts.get(id(thing))
+        known = self.texts.get(id(thing))
         if known is None:
             said = _ends(thing) if isinstance(thing, Settings) else _residual(thing)
-            self._texts[id(thing)] = known = thing, hashlib.sha256(said.encode()).hexdigest()
+            self.texts[id(thing)] = known = thing, hashlib.sha256(said.encode()).hexdigest()
         return known[1]
 
 
@@ -266,6 +266,7 @@ class _Said:
 
     def __init__(self, verifier: Verifier, drafted: Drafted, forms: _Forms) -> None:
         self.verifier, self.drafted, self.known = verifier, drafted, forms
+        self.texts = verifier.texts
         self.fitting, self.size, self.calm = True, 0, False
         self.forms: list[_Form] = []  # of the units so far
         self.owners: dict[int, dict[str, int]] = {}  # of tied weights, by the unit that has them
@@ -277,9 +278,10 @@ class _Said:
 
     def _layers(self, layers: Sequence[DraftLayer]) -> None:
         for layer in layers:
+            if type(layer) is Draft:  # nearly always
+                self._unit(layer)
+                continue
             match layer:
-                case Draft():
-                    self._unit(layer)
                 case DraftParallel():
                     layer.number = -len(self.words)
                     self.words.append(f"{layer.mode} {self.verifier.text(layer.residual)}")
@@ -304,7 +306,8 @@ class _Said:
             self.known[key] = form = _form(spread(plain, self.drafted.settings.init), plain)
         words = self.words
         words.append(form.digest)
-        words.append(self.verifier.text(draft.residual))
+        known = self.texts.get(id(draft.residual))
+        words.append(known[1] if known else self.verifier.text(draft.residual))
         if unit.inputs and (read := self._read(draft, form)):
             words.append(repr(read))
         if unit.shares and (ties := self._ties(draft, form)):

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starc.compiler.cost import CostModel, cost_report
+from starc.compiler.ir import Model
 from starc.compiler.memo import Memo
 from starc.compiler.options import Limits
 from starc.compiler.program import link, parse_limited
 from starc.compiler.resolve import resolve_model
 from starc.grammar import nodes
+from starc.grammar.errors import StarError
 from starc.grammar.source import Source
 
 TEXT = """
@@ -27,6 +29,8 @@ operator mha(heads: int) {
 operator deep(extra: int = 1) { y = x |> scale(1 / (layer + extra)) |> dense(width) }
 operator share() { y = x |> scale(1 / sqrt(depth)) |> dense(width) }
 operator gate(hidden: int = 2 * width) { y = (x |> dense(hidden) |> silu) |> dense(width) }
+operator stream(first: feature) { y = first * x }
+operator both(first: feature, second: feature) { y = first * second }
 operator late(first: feature) { y = (first |> merge) * x }
 model one {
     vocab = 16   width = 8   context = 32
@@ -75,6 +79,64 @@ def test_memory_changes_nothing(seed: int, programs: int) -> None:
             anew, _ = resolve_model(each, LINKED.operators)
             assert remembered == anew
             assert costs.report(remembered) == cost_report(anew)
+
+
+BACKBONES = (
+    "a: mha(heads = 2)  mha(heads = 2) reuses B from a  late(first = a.V)  stream(first = a)",
+    "b: mha(heads = 2)  mha(heads = 2) reuses B from b  late(first = b.V)  stream(first = b)",
+    "b: mha(heads = 2)  a: mha(heads = 4)  mha(heads = 2) reuses B from b shares C with b",
+    "b: mha(heads = 2)  a: mha(heads = 4)  mha(heads = 2) reuses B from a shares C with b",
+    "a: mha(heads = 2)  b: mha(heads = 2)  mha(heads = 2) reuses B from a shares C with b",
+    "a: mha(heads = 2)  b: mha(heads = 2)  mha(heads = 2) reuses B from b shares C with b",
+    "a: gate()  b: gate()  both(first = a, second = b)  both(first = b, second = b)",
+    "a: parallel(sum) { gate()  deep() }  stream(first = a)  gate(hidden = wide)",
+    "wide: gate()  stream(first = wide)",
+    "wide: mha(heads = 2)  mha(heads = 2) shares * with wide  gate(hidden = wide)",
+    "a: gate()  mha(heads = a)",
+    "gate() with residual = post(layernorm)  parallel(sum) { gate()  gate() } with residual = none",
+    "repeat 0 { gate() }  repeat 2 { a: gate()  gate() shares * with a }  gate()",
+    "gate() shares * with a",
+)
+
+
+def judged(text: str, memo: Memo | None) -> object:
+    """What a model means, or what is wrong with it."""
+    source = Source("model.star", text)
+    (model,) = link(parse_limited(source, Limits()), Limits()).models
+    try:
+        return resolve_model(model, LINKED.operators, memo=memo)[0]
+    except StarError as failure:
+        return failure.diagnostics
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_labels_and_residuals_are_no_part_of_what_is_remembered(rng: random.Random) -> None:
+    """Units that say the same but for labels are resolved once: whatever came before, a model
+    means what it means alone."""
+    memo, failed = Memo(), 0
+    residuals = (
+        "pre(rmsnorm)",
+        "post(layernorm)",
+        "hyper(2)",
+        "x / depth + f(rmsnorm(x)) / (layer + 1)",
+    )
+    models = [(backbone, residual) for backbone in BACKBONES for residual in residuals]
+    for backbone, residual in rng.sample(models, 14):
+        sizes = "vocab = 16  width = 8  context = 32  wide = 4"
+        text = f"model m {{ {sizes}  residual = {residual}  backbone {{ {backbone} }} }}"
+        alone = judged(text, None)
+        assert judged(text, memo) == alone
+        failed += isinstance(alone, tuple)
+    assert failed < 14
+
+
+def test_units_that_differ_in_labels_only_are_resolved_once() -> None:
+    memo = Memo()
+    for backbone in BACKBONES[:2]:
+        text = f"model m {{ vocab = 16  width = 8  context = 32  backbone {{ {backbone} }} }}"
+        assert isinstance(judged(text, memo), Model)
+    assert len(memo.units) == 4
 
 
 def test_unchanged_operators_are_the_same_objects() -> None:

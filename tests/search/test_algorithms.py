@@ -14,6 +14,8 @@ import pytest
 from starc.compiler.options import Options
 from starc.grammar.errors import StarError
 from starc.grammar.source import Source
+from starc.search.algorithms import Individual
+from starc.search.algorithms.nsga2 import Crowding, standings
 from starc.search.archive import individuals
 from starc.search.driver import resume, search
 from starc.search.encoding import Encoding
@@ -227,3 +229,17 @@ def test_stages_that_are_none_are_refused(tmp_path: Path):
     settings = replace(asked("nsga2"), algorithm_options={"stages": "backbone:x"})
     with pytest.raises(StarError, match="is no stage"):
         search(settings, tmp_path / "run", engine=Inline())
+
+
+def test_what_is_remembered_of_fronts_changes_no_standing():
+    """Results come one by one, and the worst goes: most fronts stay, with many equal values."""
+    rng, crowding = random.Random(0), Crowding()
+    population: list[Individual] = []
+    for id in range(200):
+        values = rng.randrange(8) / 8, rng.randrange(8) / 8, float(rng.randrange(3))
+        missed = float(rng.randrange(12) == 0)
+        population.append(Individual(id, "", str(id), {}, values, missed, 0, 0, ()))
+        stands = standings(population)
+        assert standings(population, crowding) == stands
+        if len(population) > 40:
+            del population[stands.index(max(stands))]

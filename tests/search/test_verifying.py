@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from starc.compiler.cost import CostModel
 from starc.compiler.driver import identity, resolve_source
@@ -97,6 +99,14 @@ def test_a_program_is_judged_as_if_it_were_the_first(name: str):
 @pytest.mark.parametrize("seed", range(3))
 def test_long_walks_are_judged_as_if_each_program_were_the_first(name: str, seed: int):
     agree(walk(name, 60, seed))
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.sampled_from((*EXAMPLES, SPACES[0])), st.integers(0, 2**32))
+def test_chains_of_any_seed_are_judged_as_if_each_program_were_the_first(name: str, seed: int):
+    """Of mutations and crossovers, in both modes: what is verified step by step is what is verified
+    from nothing, refusals among them (`Twice`)."""
+    agree(walk(name, 6, seed))
 
 
 def agree(found: list[Checked]) -> None:
