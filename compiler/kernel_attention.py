@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from starc.compiler.conditions import conditions, order
-from starc.compiler.kernel_plan import SMALL_SHARED, KernelPlan, Launch, Work
+from starc.compiler.kernel_plan import CACHED, SMALL_SHARED, KernelPlan, Launch, Work
 from starc.compiler.kernel_tiles import LANES_OF_STRIDE, AttentionTile, attention_tiles
 from starc.compiler.visibility import CAUSAL, Clause, Mask
 from starc.grammar.errors import InternalError
@@ -29,10 +29,6 @@ TERMS = {"alibi": "slope", "bias": "bias", "decay": "total"}
 
 PER_QUERY = ("slope", "total", "sink")
 PER_KEY = ("bias", "total")
-
-CACHED = 20 * 2**20
-"""Bytes of a head's operands that stay in the second-level cache between two kernels: half of that
-of an A100 (40 MB; an H100 has 50, an RTX 4090 72, an MI300X 256 in its third-level one)."""
 
 MASKED = -1.0e30
 """A maximum to begin with: finite, so that a row that saw nothing yet has no inf - inf."""

@@ -80,6 +80,22 @@ SMALL_SHARED = 99 * 1024
 tensor cores for bfloat16 (sm_86, sm_89, sm_120); an AMD gfx942 has 64 KiB."""
 
 
+CACHED = 20 * 2**20
+"""Bytes that stay in the second-level cache between kernels that follow each other: half of that of
+an A100 (40 MB; an H100 has 50, an RTX 4090 72, an MI300X 256 in its third-level one)."""
+
+PROCESSORS = 108
+"""Of an A100, for which bytes are counted."""
+
+
+def is_cached(size: int, programs: int) -> bool:
+    """Whether a sequence divided into parts, of `size` bytes and `programs` programs each, goes
+    through several kernels a slice at a time, which CACHED holds. Where less than half of the
+    processors had work, it does not (`cached_slices_of_chunks` in templates/kernel/slices.py.j2).
+    """
+    return 2 * (CACHED // size) * programs >= PROCESSORS
+
+
 @dataclass(frozen=True, kw_only=True)
 class KernelPlan:
     """What all kernels share.

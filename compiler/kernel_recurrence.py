@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from starc.compiler.kernel_plan import SMALL_SHARED, KernelPlan, Launch, Work
+from starc.compiler.kernel_plan import SMALL_SHARED, KernelPlan, Launch, Work, is_cached
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Recurrence(KernelPlan):
     @property
     def shared(self) -> tuple[str, ...]:
         diagonal = ("kernel/decayed_scores.py.j2",) if self.decay == "diagonal" else ()
-        return ("kernel/products.py.j2", *diagonal)
+        return ("kernel/products.py.j2", "kernel/slices.py.j2", *diagonal)
 
     @property
     def repeats(self) -> tuple[tuple[str, int, int], ...]:
@@ -109,6 +109,33 @@ class Recurrence(KernelPlan):
         return -(-self.channels // self.gradient_tile)
 
     @property
+    def part(self) -> int:
+        """Chunks of a part of the sequence. The forward pass keeps the state ahead of each, where
+        the backward pass, which takes the last part first, begins: a tenth of the bytes of
+        operands and y at most. It is in float32 where rows are divided."""
+        state = self.heads * self.state_size * (1 if self.floor is None else 2)
+        return -(-10 * state // (self.chunk * (self._row("c") + self._row("v")) * 2))
+
+    def part_elements(self, backwards: bool) -> int:
+        """Elements of operands, results and states that the kernels of a part of one of `groups`
+        heads read or write."""
+        own = self.heads // self.groups
+        keys, values, states = 2 * self.channels, own * self.values, own * self.channels
+        met = own * self.chunk if self.decay == "diagonal" else 0
+        token = (2 * keys + 3 * values) if backwards else (keys + 2 * values)
+        y = values if backwards and self.floor is not None else 0
+        states *= self.values * (2 if backwards else 1)
+        return self.part * (self.chunk * (token + y + met) + states)
+
+    def part_numbers(self, backwards: bool) -> int:
+        """The same in float32: decays, and what divides the rows."""
+        own = self.heads // self.groups
+        decays = {"none": 0, "scalar": own, "diagonal": own * self.channels}[self.decay]
+        decays *= 2 if backwards else 1
+        sums = 0 if self.floor is None else own * (1 + self.channels // self.chunk)
+        return self.part * self.chunk * (decays + 2 * sums)
+
+    @property
     def score_tile(self) -> int:
         """Channels of which scores with a decay per channel are summed at a time."""
         return 16
@@ -149,6 +176,7 @@ class Recurrence(KernelPlan):
             "scores": Options(8, 1),
             "outputs": Options(4, 2),
             "keys": Options(4 if several else 8, 2),
+            "quotient": Options(4, 1),
             "step": Options(4, 1),
         }
 
@@ -156,7 +184,7 @@ class Recurrence(KernelPlan):
         x, wide, integer = f"*{element}", "*fp32", "i32"
         a = {"p_a": wide} if self.decay != "none" else {}
         normalised = self.floor is not None
-        sizes = {"tokens": integer, "chunks": integer}
+        sizes = {name: integer for name in ("offset", "start", "tokens", "chunks")}
 
         def strides(*names: str) -> dict[str, str]:
             own = {f"{name}_stride": integer for name in names}
@@ -166,26 +194,32 @@ class Recurrence(KernelPlan):
 
         found = []
         for backwards in (False, True):
-            sums = {"p_weights": wide, "p_sums": wide} if normalised else {}
+            sums = {"p_norm": wide, "p_weights": wide, "p_sums": wide} if normalised else {}
             constants: dict[str, object] = {"backwards": backwards}
-            if normalised and not backwards:
-                constants["p_weights"] = None
+            if backwards:
+                constants["p_kept"] = None
+            elif normalised:
+                constants |= {"p_norm": None, "p_weights": None}
             signature = {"p_keys": x, **a, "p_values": x, "p_first": wide, "p_states": x}
-            signature |= {"p_last": wide, **sums, **sizes, **strides("keys", "a", "values")}
+            signature |= {"p_last": wide, "p_kept": wide if normalised else x, **sums, **sizes}
+            signature |= strides("kept", "keys", "a", "values")
             found.append(self._launch("states", signature, constants))
             norm = {"p_sums": wide, "p_norm": wide} if normalised else {}
+            constants = {"backwards": backwards}
             if normalised and backwards:
-                constants = {"backwards": True, "p_sums": None, "p_norm": None}
-            elif normalised:
-                constants = {"backwards": False}
+                constants["p_sums"] = None
             scores = {"p_scores": x} if self.decay == "diagonal" else {}
             signature = {"p_rows": x, **a, "p_columns": x, "p_values": x, "p_states": x, **scores}
             signature |= {**norm, "p_y": x, **sizes, **strides("rows", "a", "columns", "values")}
             found.append(self._launch("outputs", signature, constants))
         if self.decay == "diagonal":
-            signature = {"p_c": x, **a, "p_b": x, "p_scores": x, "tokens": integer}
+            signature = {"p_c": x, **a, "p_b": x, "p_scores": x, **sizes}
             found.append(self._launch("scores", {**signature, **strides("c", "a", "b")}, {}))
-        norm = {"p_d_norm": wide, "p_sums": wide, "p_d_sums": wide} if normalised else {}
+        if normalised:
+            signature = {"p_dy": x, "p_y": x, "p_norm": wide, "p_d_norm": wide, **sizes}
+            found.append(self._launch("quotient", {**signature, **strides("dy")}, {}))
+        norm = {f"p_{name}": wide for name in ("norm", "d_norm", "sums", "d_sums")}
+        norm = norm if normalised else {}
         da = {"p_da": wide} if a else {}
         signature = {"p_c": x, **a, "p_b": x, "p_v": x, "p_dy": x, "p_before": x, "p_behind": x}
         signature |= {**norm, "p_dc": x, **da, "p_db": x, **sizes}
@@ -207,40 +241,63 @@ class Recurrence(KernelPlan):
         v = size * count * self.heads * self.values
         a = 4 * count * self._row("a")
         states = size * batch * chunks * self.heads * self.channels * self.values
+        wide = size if self.floor is None else 4
+        kept = wide * batch * (-(-chunks // self.part) - 1) * self.heads * self.state_size
         scores = size * count * self.heads * self.chunk
         n, p, q = self.channels, self.values, self.chunk
         diagonal = self.decay == "diagonal"
         pairs = (2 * self.levels if diagonal else 2) * q * n  # FLOPs of scores, of a token and head
         each = count * self.heads
+        norm = 0 if self.floor is None else 4 * each
+        # Gradients of decays come from several programs, which leave them to a sum.
+        da = 4 * each * (self.channels if diagonal else self.gradient_tiles)
+        da += da + a if self.decay_heads != self.heads or (da > 4 * each and not diagonal) else 0
+        da = da if a else 0
+        least = {
+            "forward": c + a + b + 2 * v + norm,
+            "backward": 2 * (c + a + b + v) + v + (v + norm if norm else 0),
+        }
         found = []
 
-        def add(kernel: str, operation: str, flops: int, moved: int, least: int) -> None:
-            found.append(Work(f"{self.name}_{kernel}", operation, flops, moved, least))
+        def add(kernel: str, operation: str, flops: int, first: int, again: int) -> None:
+            """A launch: bytes that nothing before it moved, and those that the cache may hold."""
+            programs = self.part * self.heads // self.groups * self.value_tiles
+            part = self.part_elements(operation == "backward") * size
+            part += 4 * self.part_numbers(operation == "backward")
+            moved = first if is_cached(part, programs) else first + again
+            kernel = f"{self.name}_{kernel}"
+            found.append(Work(kernel, operation, flops * each, moved, least[operation]))
 
-        for operation in ("forward", "backward"):
-            least = c + a + b + 2 * v
-            inside = 2 * n * p + 2 * q * p + (0 if diagonal else pairs)
-            if operation == "backward":
-                least = 2 * (c + a + b + v) + v
-                add("states", operation, 2 * n * p * each, c + a + v + states, least)
-            add("states", operation, 2 * n * p * each, b + a + v + states, least)
-            if diagonal:
-                add("scores", operation, pairs * each, c + a + b + scores, least)
-            read = scores if diagonal else b
-            add("outputs", operation, inside * each, c + a + read + 2 * v + states, least)
-        d = (2 * q * p + 4 * n * p + 2 * pairs) * each
-        add("keys", "backward", d, 2 * (c + a + b + v + states), least)
+        state = 2 * n * p
+        inside = state + 2 * q * p + (0 if diagonal else pairs)
+        add("states", "forward", state, b + a + v + kept, states)
+        if diagonal:
+            add("scores", "forward", pairs, c, a + b + scores)
+        again = a + v + states + (c + scores if diagonal else b)
+        add("outputs", "forward", inside, v + norm + (0 if diagonal else c), again)
+        add("states", "backward", state, b + a + v + kept, states)
+        if norm:
+            add("quotient", "backward", 0, 2 * v + norm, norm)
+        add("states", "backward", state, c + (0 if norm else v), a + states + (v if norm else 0))
+        if diagonal:
+            add("scores", "backward", pairs, 0, c + a + b + scores)
+        again = a + b + v + states + norm + (scores if diagonal else c)
+        add("outputs", "backward", inside, v, again)
+        again = c + a + b + 2 * (v + states + norm)
+        add("keys", "backward", 2 * q * p + 4 * n * p + 2 * pairs, c + b + da, again)
         if self.steps:
             state = 8 * batch * self.heads * self.state_size
             moved = batch * size * (2 * self.groups * n + 2 * self.heads * p) + state
-            add("step", "step", 4 * batch * self.heads * n * p, moved, moved)
+            flops = 4 * batch * self.heads * n * p
+            found.append(Work(f"{self.name}_step", "step", flops, moved, moved))
         return tuple(found)
 
     def _launch(
         self, kernel: str, signature: dict[str, str], constants: dict[str, object]
     ) -> Launch:
         own = self.options[kernel]
-        if kernel != "step":
+        products = kernel not in ("step", "quotient")
+        if products:
             constants = {**constants, "precision": "tf32x3"}
         aligned = tuple(
             name
@@ -255,13 +312,15 @@ class Recurrence(KernelPlan):
             aligned,
             constants,
             own.stages,
-            products=kernel != "step",
+            products=products,
         )
 
     def _row(self, operand: str) -> int:
         """Elements of a token in an operand."""
         if operand in ("v", "dy", "values"):
             return self.heads * self.values
+        if operand == "kept":
+            return self.heads * self.state_size
         if operand == "a":
             return self.decay_heads * (self.channels if self.decay == "diagonal" else 1)
         return self.groups * self.channels

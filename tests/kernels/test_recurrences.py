@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from starc.compiler.kernel_recurrence import Recurrence
 from starc.compiler.kernel_scan import Scan
@@ -93,10 +95,6 @@ MODELS: list[Recurrence | Scan] = [
 
 # Bytes of registers kept in memory, where every smaller tile costs more products.
 SPILLS = {
-    ("diagonal_recurrence_keys", "sm_80"): 88,
-    ("rwkv_keys", "sm_80"): 88,
-    ("diagonal_recurrence_scores", "sm_80"): 8,
-    ("rwkv_scores", "sm_80"): 8,
     ("scan_backward", "sm_80"): 16,
     ("scan_backward", "sm_90"): 24,
 }
@@ -164,3 +162,41 @@ def test_recurrences_agree_with_float64_on_a_gpu(run_script: Callable[..., Any])
     plans = named([*FEW, *MANY, *MANY_SCANS])
     names = ",".join(plan.name for plan in plans)
     assert run_script("recurrences.py", plans, "cuda", "all", names)["findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("cache", "size", "heads", "expected"),
+    [
+        # half of it holds 10 parts of a head: 4 heads of 2 parts, all that there are of 12 heads
+        (50 << 20, 5 << 19, 4, [(0, 4, 0, 6), (0, 4, 6, 6), (0, 4, 12, 4)]),
+        (
+            50 << 20,
+            5 << 19,
+            12,
+            [(h, c, i, min(3, 16 - i)) for h, c in ((0, 10), (10, 2)) for i in range(0, 16, 3)],
+        ),
+        (50 << 20, 1 << 10, 12, [(0, 12, 0, 16)]),
+        # so little that 24 programs a part leave 132 processors idle: as if there were none
+        (
+            6 << 20,
+            5 << 19,
+            12,
+            [(h, c, i, min(3, 16 - i)) for h, c in ((0, 11), (11, 1)) for i in range(0, 16, 3)],
+        ),
+    ],
+)
+def test_slices_fit_the_cache_or_occupy_the_device(
+    load: Callable[..., ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    cache: int,
+    size: int,
+    heads: int,
+    expected: list[tuple[int, int, int, int]],
+) -> None:
+    module = load([replace(recurrence("scalar", 2, 2, 8, 8), digest="d15b0a80")])
+    device = SimpleNamespace(L2_cache_size=cache, multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    on_a_gpu = SimpleNamespace(is_cuda=True, device="cuda")
+    found = module.cached_slices_of_chunks(on_a_gpu, heads, 16, 3, size, 24)
+    assert found == expected
+    assert module.cached_slices_of_chunks(torch.empty(1), 5, 16, 3, size, 24) == [(0, 5, 0, 16)]

@@ -21,15 +21,11 @@ ROOM = 8
 
 
 EXCEPTIONS = {
-    "kimi_linear: delta_recurrence_keys sm_90",
-    "rwkv7: dplr_recurrence_keys sm_90",
     "streaming: fused_softmax_attention_8x96_keys sm_90",
     "streaming: fused_softmax_attention_8x96_2_keys sm_90",
 }
 """Kernels that spill: four query heads a program, 128 padded channels. No tile that
-keeps the instructions of four warps was found without spills. Gradients of keys with structured
-transitions and a decay per channel hold what six halvings of a chunk need for two and four pairs
-of keys; their tile is the narrowest already."""
+keeps the instructions of four warps was found without spills."""
 
 
 @pytest.mark.kernels
