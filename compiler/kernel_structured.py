@@ -185,7 +185,7 @@ class Structured(KernelPlan):
             "scores": Options(8 if diagonal else 4, 1 if diagonal else 2),
             "solve": Options(1, 1),
             "factors": Options(8 if diagonal else 4, 2),
-            "states": Options(4 if self.whole_key < 128 else 8, 2),
+            "states": Options(8 if self.whole_key > 64 and not diagonal else 4, 2),
             "outputs": Options(4, 2),
             "pairs": Options(8, 2),
             "keys": Options(8, 2),
