@@ -118,6 +118,7 @@ def operands(plan: KernelPlan, where: Where) -> Iterator[tuple[str, str, Argumen
         tokens = 1 if isinstance(plan, ConvolutionStep) else T
         found = [random(B, tokens, own.width) for _ in own.inputs]
         found.append(random(own.channels, own.taps, dtype=torch.float32))
+        found += [random(own.channels, dtype=torch.float32)] if own.bias else []
         if isinstance(plan, ConvolutionStep):
             yield "step", plan.name, [*found, random(B, plan.past, plan.channels)]
         else:

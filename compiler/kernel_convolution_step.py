@@ -55,7 +55,8 @@ class ConvolutionStep(KernelPlan):
 
     def launches(self, element: str, shared: int = SMALL_SHARED) -> tuple[Launch, ...]:
         reads = {f"p_{x}": f"*{element}" for x in self.operands}
-        own = {"p_taps": "*fp32", "p_past": f"*{element}", "p_y": f"*{element}"}
+        bias = {"p_bias": "*fp32"} if self.of.bias else {}
+        own = {"p_taps": "*fp32", **bias, "p_past": f"*{element}", "p_y": f"*{element}"}
         strides = {f"{x}_stride": "i32" for x in self.operands}
         aligned = tuple(strides) if self.channels % 16 == 0 else ()
         return (Launch(self.name, {**reads, **own, **strides}, 1, aligned),)
@@ -68,5 +69,5 @@ class ConvolutionStep(KernelPlan):
     def work(self, batch: int, tokens: int, size: int) -> tuple[Work, ...]:
         channels = batch * self.channels
         least = size * channels * (len(self.operands) + 1 + 2 * self.past)
-        least += 4 * self.of.taps * self.channels
+        least += 4 * (self.of.taps + self.of.bias) * self.channels
         return (Work(self.name, "step", (2 * self.of.taps + 2) * channels, least, least),)

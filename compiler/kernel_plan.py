@@ -20,6 +20,10 @@ from starc.grammar.errors import InternalError
 MAX_TAPS = 16
 """Longest filter of `GatedConvolution`; longer ones are work for matrix products or an FFT."""
 
+MAX_ACTIVATED_TAPS = 4
+"""Longest filter with a nonlinearity behind it: the backward pass filters again what all taps meet,
+from `2 taps - 1` values that it holds in registers; with 8 taps it spills."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -259,10 +263,11 @@ class GatedProduct(ChannelPlan):
 
 @dataclass(frozen=True, kw_only=True)
 class GatedConvolution(ChannelPlan):
-    """`y = C * causal_filter(B * V, K)`: `diagonal(C) @ toeplitz(K) @ diagonal(B) @ V`.
+    """`y = C * f(causal_filter(B * V, K) + b)`: `diagonal(C) @ toeplitz(K) @ diagonal(B) @ V`.
 
     K is an explicit filter (channels, taps). Either gate may be missing, C being the
-    `output_gate` and B the `input_gate`; without both this is a plain depthwise convolution.
+    `output_gate` and B the `input_gate`; without both this is a plain depthwise convolution, the
+    stage `conv`. So may the bias b (channels,) and the nonlinearity f.
     """
 
     template: ClassVar[str] = "kernel/gated_convolution.py.j2"
@@ -271,11 +276,34 @@ class GatedConvolution(ChannelPlan):
     taps: int
     output_gate: bool = True
     input_gate: bool = True
+    bias: bool = False
+    activation: str = "identity"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.taps <= MAX_TAPS:
-            raise InternalError(f"{self.name}: the kernel takes 1 to {MAX_TAPS} taps")
+        most = MAX_ACTIVATED_TAPS if self.activated else MAX_TAPS
+        if not 1 <= self.taps <= most:
+            raise InternalError(f"{self.name}: the kernel takes 1 to {most} taps")
+        if self.activation not in ACTIVATIONS:
+            raise InternalError(f"{self.name}: no kernel knows the nonlinearity")
+
+    @property
+    def activated(self) -> bool:
+        return self.activation != "identity"
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing stands behind the filter but a gate."""
+        return not (self.bias or self.activated)
+
+    @property
+    def function(self) -> Activation:
+        return ACTIVATIONS[self.activation]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """What is the same for all tokens."""
+        return ("filter", "bias") if self.bias else ("filter",)
 
     @property
     def name(self) -> str:
@@ -286,7 +314,8 @@ class GatedConvolution(ChannelPlan):
             (False, True): "input_gated",
             (False, False): "causal",
         }[self.output_gate, self.input_gate]
-        return f"{packed}{gates}_convolution_{self.channels}_{self.taps}"
+        behind = "_biased" * self.bias + f"_{self.activation}" * self.activated
+        return f"{packed}{gates}_convolution_{self.channels}_{self.taps}{behind}"
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -305,21 +334,29 @@ class GatedConvolution(ChannelPlan):
     @property
     def filtered(self) -> str:
         """What the filter gives, as PyTorch."""
-        return f"causal_filter({self.source}, filter)"
+        return f"causal_filter({self.source}, filter)" + " + bias" * self.bias
 
     @property
     def formula(self) -> str:
         """The result, as PyTorch."""
-        return f"output_gate * {self.filtered}" if self.output_gate else self.filtered
+        mixed = self.filtered
+        if self.activated:
+            mixed = f"{self.activation}({mixed})"
+        elif self.bias and self.output_gate:
+            mixed = f"({mixed})"
+        return f"output_gate * {mixed}" if self.output_gate else mixed
 
     @property
     def tile(self) -> Tile:
         # Narrow and tall: the rows that neighbours read twice, and the filter's shares, grow rarer.
-        return _tile(self.channels, elements=2048, columns=64, warps=4)
+        if self.plain and (self.taps <= 4 or len(self.operands) > 1):
+            return _tile(self.channels, elements=2048, columns=64, warps=4)
+        return _tile(self.channels, elements=4096, columns=64, warps=8)
 
     def launches(self, element: str, shared: int = SMALL_SHARED) -> tuple[Launch, ...]:
         pointer, integer = f"*{element}", "i32"
         reads = {**{f"p_{x}": pointer for x in self.operands}, "p_taps": "*fp32"}
+        reads |= {"p_bias": "*fp32"} if self.bias else {}
         writes = {f"p_d_{x}": pointer for x in self.operands}
         sizes = {"tokens": integer, "tiles": integer}
         strides = {f"{x}_stride": integer for x in self.operands}
@@ -342,9 +379,11 @@ class GatedConvolution(ChannelPlan):
         # leaves its share of the filter's gradient.
         again = batch * -(-tokens // self.tile.rows) * (self.taps - 1) * self.channels * size
         filtered = 1 + self.input_gate
-        shares = 4 * row_tiles * self.taps * self.channels
+        shares = 4 * row_tiles * (self.taps + self.bias) * self.channels
         forward, backward = ((n * elements * size) for n in (operands + 1, 2 * operands + 1))
-        ahead = (1 + self.output_gate) * again
+        # Behind a nonlinearity, what the filter gave to later tokens is computed again.
+        ahead = (1 + self.output_gate + filtered * self.activated) * again
+        slopes = 2 * self.taps * self.taps * self.activated
         return (
             Work(
                 f"{self.name}_forward",
@@ -356,7 +395,7 @@ class GatedConvolution(ChannelPlan):
             Work(
                 f"{self.name}_backward",
                 "backward",
-                (6 * self.taps + 4) * elements,
+                (6 * self.taps + 4 + slopes) * elements,
                 backward + filtered * again + ahead + shares,
                 backward,
             ),

@@ -34,7 +34,7 @@ PYTHON_NAMES = frozenset(
 FUNCTION_NAMES = SUPPORT_NAMES | frozenset(
     """attention banded_attention linear_attention scalar_recurrence diagonal_recurrence
     signed_recurrence delta_recurrence dplr_recurrence read_before transition_matrix scan
-    short_convolution depthwise_convolution long_convolution
+    short_convolution depthwise_convolution long_convolution convolved
     rotary_tables rotate l2norm shift visible diagonal_matrix select
     decay_scores distances relative_scores standardize softmax_with_sink masked_attention
     latent_step taps_of seen History Window Delay Cache draw

@@ -13,7 +13,12 @@ from starc.compiler.ir import Norm, Value
 from starc.compiler.kernel_activation import ACTIVATIONS
 from starc.compiler.kernel_convolution_step import ConvolutionStep
 from starc.compiler.kernel_norm import LEAST_WIDTH, MAX_CHANNELS, NormKernel
-from starc.compiler.kernel_plan import GatedConvolution, GatedProduct
+from starc.compiler.kernel_plan import (
+    MAX_ACTIVATED_TAPS,
+    MAX_TAPS,
+    GatedConvolution,
+    GatedProduct,
+)
 from starc.compiler.kernel_recurrence import Recurrence
 from starc.compiler.kernel_scan import Scan
 from starc.compiler.kernel_structured import WIDEST, Structured
@@ -189,6 +194,82 @@ def _or_steps(
         )
     )
     return Text(local)
+
+
+def activation_of(o: OperatorLowering, id: int) -> int | None:
+    """The nonlinearity behind a convolution of its own, where one kernel may do both."""
+    value, readers = o.values[id], o.readers(id)
+    if value.name or len(readers) != 1 or o.uses[id] != 1 or not _in_kernel(o, value):
+        return None
+    (reader,) = readers
+    kept = {i for i, node in enumerate(o.past.profile.nodes) if node in o.past.windows}
+    if id in kept | o.past.long or reader in o.past.long:
+        return None
+    if _activation(o.values[reader]) == "identity" or value.attribute("k") > MAX_ACTIVATED_TAPS:
+        return None
+    return reader
+
+
+def _activation(value: Value) -> str:
+    name = value.op
+    if name == "gelu" and value.attribute("approximate") == "tanh":
+        name = "gelu_tanh"
+    return name if name in ACTIVATIONS else "identity"
+
+
+def _in_kernel(o: OperatorLowering, value: Value) -> bool:
+    """Whether a stage `conv` has a kernel: one filter a channel, of adjacent tokens."""
+    type_ = o.type(value.inputs[0])
+    if value.attribute("dilation") > 1 or not isinstance(type_, Feature):
+        return False
+    groups = value.attribute("groups")
+    return value.attribute("k") <= MAX_TAPS and groups in (0, type_.heads * type_.channels)
+
+
+def convolution(o: OperatorLowering, value: Value, module: str, reader: int | None) -> Text | None:
+    """A stage `conv` with what is behind it, by a kernel on GPUs; None where there is none.
+
+    A delay line that nothing else reads goes to a kernel for single tokens too.
+    """
+    if not _in_kernel(o, value) or o.values.index(value) in o.past.long:
+        return None
+    operand = value.inputs[0]
+    type_, taps = o.type(operand), value.attribute("k")
+    channels = type_.heads * type_.channels
+    activation = "identity" if reader is None else _activation(o.values[reader])
+    plan = GatedConvolution(
+        digest=o.functions.digest,
+        channels=channels,
+        taps=taps,
+        output_gate=False,
+        input_gate=False,
+        bias=value.attribute("bias"),
+        activation=activation,
+    )
+    kernel, step, line = o.functions.kernel(plan), "", "None"
+    if taps > 1 and type_.heads == 1 and o.past.delays_alone(operand):
+        own = ConvolutionStep(digest=o.functions.digest, of=plan, past=taps - 1)
+        o.functions.kernel(own)
+        step, wanted = own.name, o.values[operand].name or o.destiny(operand)
+        entry = o.past.keep(wanted or o.values[operand].op, "Delay", taps - 1, channels)
+        line, given = f'cache and cache["{entry}"]', o.texts[operand]
+    else:
+        given = o.past.delayed(operand)
+        if type_.heads > 1:
+            given = text.method(given, "flatten", "-2")
+    function = o.functions.function(
+        "convolved",
+        kernel=kernel,
+        step=step,
+        bias=plan.bias,
+        namespace=plan.namespace,
+        formula=plan.formula,
+        activated=plan.function.torch if plan.activated else "gate",
+    )
+    result = text.call(function, given, f"self.{module}", line, o.length)
+    if type_.heads == 1:
+        return result
+    return text.method(result, "unflatten", "-1", f"({type_.heads}, {type_.channels})")
 
 
 DECAYS = {

@@ -103,6 +103,13 @@ def _conv(o: OperatorLowering, value: Value) -> Text:
         options.append("bias=True")
     sizes = ", ".join([str(channels), str(value.attribute("k")), *options])
     o.init.append(Line(f"self.{name} = {made}({sizes})"))
+    id = o.values.index(value)
+    reader = kernels.activation_of(o, id)
+    if convolved := kernels.convolution(o, value, name, reader):
+        if reader is None:
+            return convolved
+        o.activated[reader] = convolved
+        return Text("")
     own = o.past.delayed(value.inputs[0])
     if type_.heads == 1:
         return text.call(f"self.{name}", own, o.length)

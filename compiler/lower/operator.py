@@ -96,6 +96,8 @@ class OperatorLowering:
         self.routes: dict[int, tuple[str, str]] = {}
         """Locals that hold the gates and the chosen experts, by the value that routes."""
         self.matrices: dict[tuple[int, bool, str], dense.Matrix] = {}
+        self.activated: dict[int, Text] = {}
+        """Nonlinearities that stand in the kernel of what is ahead of them."""
         self.masks: dict[tuple[Visible, bool, int, str], Text] = {}
         self.beside_kernels: tuple[dict[Any, Text], dict[Any, dense.Matrix]] = ({}, {})
         """Masks and matrices that stand in branches taken where no kernel is."""
@@ -289,6 +291,8 @@ class OperatorLowering:
     # --- texts ----------------------------------------------------------------------------------
 
     def _text(self, id: int, value: Value) -> Text:
+        if id in self.activated:
+            return self.activated[id]
         if id in self.convolutions:
             return long_convolution.lower(self, self.convolutions[id])
         if value.op in mixers.LOWERINGS:

@@ -135,6 +135,15 @@ class Past:
         owner, line = self._delayed[node]
         return _reshaped(line, self.o.type(owner), self.o.type(id))
 
+    def delays_alone(self, id: int) -> bool:
+        """Whether one value alone reads a delay line, and nothing else what it delays."""
+        node = self.profile.nodes[id]
+        if node is None or not self.profile.delays.get(node):
+            return False
+        same = {i for i, other in enumerate(self.profile.nodes) if other == node}
+        readers = [j for i in same for j in self.o.readers(i) if j not in same]
+        return len(readers) == 1 and node not in self.windows and node not in self._delayed
+
     def _seen(self, id: int, kind: str, rows: str) -> Text:
         o, type_ = self.o, self.o.type(id)
         wanted = o.values[id].name or o.destiny(id) or o.values[id].op

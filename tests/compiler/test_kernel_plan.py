@@ -84,6 +84,8 @@ def test_sections_come_once_and_in_order() -> None:
         ({"channels": 0}, "no channels"),
         ({"taps": MAX_TAPS + 1}, "takes 1 to 16 taps"),
         ({"taps": 0}, "takes 1 to 16 taps"),
+        ({"taps": 5, "activation": "silu"}, "takes 1 to 4 taps"),
+        ({"activation": "softmax"}, "no kernel knows the nonlinearity"),
         ({"packed": True, "output_gate": False, "input_gate": False}, "nothing to be packed with"),
     ],
 )

@@ -30,11 +30,13 @@ def check(
     shape = (numerics.BATCH, plan.past, plan.channels)
     past, buffer = numerics.guarded(shape, dtype, device)
     past.copy_(torch.randn(shape))
-    *operands, filter = (x.double().cpu() for x in numerics.split(plan.of, inputs))
+    given = [x.double().cpu() for x in numerics.split(plan.of, inputs)]
+    operands, (filter, *bias) = given[: len(plan.operands)], given[len(plan.operands) :]
     named = dict(zip(plan.operands, operands, strict=True))
     u = named["value"] * named.get("input_gate", torch.ones(()))
     seen = torch.cat((past.double().cpu(), u), dim=1)
     y = sum(filter[:, i] * seen[:, -1 - i] for i in range(plan.of.taps))
+    y = numerics.ACTIVATIONS[plan.of.activation](y + (bias[0] if bias else 0.0))
     y = y[:, None] * named.get("output_gate", torch.ones(()))
     with numerics.guarded_allocation() as buffers:
         result = getattr(module, f"launch_{plan.name}")(*inputs, past)

@@ -57,19 +57,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def reference(plan: KernelPlan, operands: list[Tensor], filter: Tensor | None) -> Tensor:
+def reference(plan: KernelPlan, operands: list[Tensor], parameters: list[Tensor]) -> Tensor:
     """The right answer, from the definition: T is written down as a matrix where there is one."""
     if isinstance(plan, GatedProduct):
         gate, value = operands
         return ACTIVATIONS[plan.activation](gate) * value
     assert isinstance(plan, GatedConvolution)
-    assert filter is not None
+    filter, *bias = parameters
     named = dict(zip(plan.operands, operands, strict=True))
     u = named["value"] * named.get("input_gate", torch.ones(()))
     length = u.shape[1]
     lag = torch.arange(length)[:, None] - torch.arange(length)[None, :]
     taps = torch.where((lag >= 0) & (lag < plan.taps), filter[:, lag.clamp(0, plan.taps - 1)], 0.0)
-    return named.get("output_gate", torch.ones(())) * torch.einsum("cts,bsc->btc", taps, u)
+    mixed = torch.einsum("cts,bsc->btc", taps, u) + (bias[0] if bias else 0.0)
+    return named.get("output_gate", torch.ones(())) * ACTIVATIONS[plan.activation](mixed)
 
 
 def guarded(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
@@ -117,8 +118,10 @@ def inputs_of(
         tensor.copy_(torch.randn(tensor.shape) * 1.5)
         inputs.append(tensor)
     if isinstance(plan, GatedConvolution):
-        filter, _buffer = guarded((plan.channels, plan.taps), torch.float32, device)
-        inputs.append(filter.copy_(torch.randn(filter.shape)))
+        shapes = {"filter": (plan.channels, plan.taps), "bias": (plan.channels,)}
+        for name in plan.parameters:
+            parameter, _buffer = guarded(shapes[name], torch.float32, device)
+            inputs.append(parameter.copy_(torch.randn(parameter.shape)))
     return inputs
 
 
@@ -140,9 +143,8 @@ def check(
     torch.manual_seed(length)
     inputs = inputs_of(plan, length, dtype, device)
     right = [x.double().cpu().requires_grad_() for x in split(plan, inputs)]
-    operands = right[: len(plan.operands)]
-    filter = right[-1] if isinstance(plan, GatedConvolution) else None
-    y_right = reference(plan, operands, filter)
+    count = len(plan.operands)
+    y_right = reference(plan, right[:count], right[count:])
     dy = torch.randn(y_right.shape).to(dtype)
     gradients_right = torch.autograd.grad(y_right, right, dy.double())
 
@@ -151,15 +153,16 @@ def check(
         gradients = getattr(module, f"launch_{plan.name}_backward")(dy.to(device), *inputs)
     gradients = [gradients] if isinstance(gradients, Tensor) else list(gradients)
 
-    names = ["y", *(f"d_{name}" for name in plan.operands), "d_filter"]
+    names = ["y", *(f"d_{name}" for name in plan.operands), "d_filter", "d_bias"]
     results = [y, *split(plan, gradients)]
     for name, result, expected in zip(names, results, (y_right, *gradients_right), strict=False):
         distance = error(result, expected.detach())
         # The filter and its gradient are float32 whatever the operands are.
-        allowed = TOLERANCE[torch.float32 if name == "d_filter" else dtype]
-        if distance > allowed * (4 if name == "d_filter" else 1):
+        wide = name in ("d_filter", "d_bias")
+        allowed = TOLERANCE[torch.float32 if wide else dtype]
+        if distance > allowed * (4 if wide else 1):
             yield f"{plan.name} T={length} {dtype}: {name} is off by {distance:.1e}"
-        if result.dtype != (torch.float32 if name == "d_filter" else dtype):
+        if result.dtype != (torch.float32 if wide else dtype):
             yield f"{plan.name} T={length} {dtype}: {name} is {result.dtype}"
     if len(results) != len(right) + 1:
         yield f"{plan.name}: {len(results)} results"
@@ -177,12 +180,12 @@ def check_mixed(
     inputs = inputs_of(plan, 5, torch.float32, device)
     inputs[0] = inputs[0].bfloat16()
     right = [x.double().cpu() for x in inputs]
-    filter = right[-1] if isinstance(plan, GatedConvolution) else None
     y = getattr(module, f"launch_{plan.name}")(*inputs)
     gradients = getattr(module, f"launch_{plan.name}_backward")(y, *inputs)
     if y.dtype != torch.float32 or [x.dtype for x in gradients] != [x.dtype for x in inputs]:
         yield f"{plan.name}: mixed operands give {y.dtype}, {[x.dtype for x in gradients]}"
-    distance = error(y, reference(plan, right[: len(plan.operands)], filter))
+    count = len(plan.operands)
+    distance = error(y, reference(plan, right[:count], right[count:]))
     if distance > TOLERANCE[torch.float32]:
         yield f"{plan.name}: mixed operands are off by {distance:.1e}"
 
@@ -192,9 +195,8 @@ def check_operator(
 ) -> Iterator[str]:
     """Findings about the custom operator with the Triton code behind it, autograd included."""
     operator = getattr(getattr(torch.ops, plan.namespace), plan.name).default
-    turned = [
-        x.mT.contiguous().mT.requires_grad_() for x in inputs_of(plan, 3, torch.float32, device)
-    ]
+    inputs = inputs_of(plan, 3, torch.float32, device)
+    turned = [(x.mT.contiguous().mT if x.ndim > 1 else x).requires_grad_() for x in inputs]
     try:
         torch.library.opcheck(operator, tuple(turned))
     except Exception as failure:  # opcheck raises whatever the failing check raised
@@ -202,8 +204,8 @@ def check_operator(
     with torch.enable_grad():
         operator(*turned).sum().backward()  # the gradient of a sum has no stride at all
     right = [x.detach().double().cpu().requires_grad_() for x in split(plan, turned)]
-    filter = right[-1] if isinstance(plan, GatedConvolution) else None
-    reference(plan, right[: len(plan.operands)], filter).sum().backward()
+    count = len(plan.operands)
+    reference(plan, right[:count], right[count:]).sum().backward()
     gradient, expected = turned[0].grad, right[0].grad
     assert gradient is not None
     assert expected is not None

@@ -22,6 +22,16 @@ PLANS: list[KernelPlan] = [
     GatedConvolution(digest=DIGEST, channels=768, taps=3, output_gate=False),
     GatedConvolution(digest=DIGEST, channels=768, taps=MAX_TAPS),
     GatedConvolution(digest=DIGEST, channels=60, taps=4),
+    GatedConvolution(
+        digest=DIGEST,
+        channels=768,
+        taps=4,
+        output_gate=False,
+        input_gate=False,
+        bias=True,
+        activation="silu",
+    ),
+    GatedConvolution(digest=DIGEST, channels=768, taps=3, activation="silu"),
     GatedConvolution(digest=DIGEST, channels=768, taps=4, packed=True),
     GatedProduct(digest=DIGEST, activation="silu", channels=688, packed=True),
 ]

@@ -26,6 +26,8 @@ PLANS = [
     step(96, 3, 2, packed=True, input_gate=False),
     step(64, 2, 3, output_gate=False, input_gate=False),
     step(130, 4, 3, packed=True),
+    step(60, 4, 3, input_gate=False, output_gate=False, bias=True, activation="silu"),
+    step(40, 2, 2, packed=True, activation="tanh"),
 ]
 
 
@@ -41,7 +43,8 @@ def test_steps_agree_with_float64_on_a_gpu(run_script: Callable[..., Any]) -> No
 
 @pytest.mark.kernels
 def test_steps_compile_within_limits(run_script: Callable[..., Any]) -> None:
-    plans = [step(768, 4, 3), step(60, 4, 3)]
+    alone = {"input_gate": False, "output_gate": False}
+    plans = [step(768, 4, 3), step(60, 4, 3, **alone, bias=True, activation="silu")]
     reports = run_script("compiled.py", plans, "sm_90,gfx942", "bf16", TRITON_INTERPRET="0")
     assert len(reports) == 4
     for report in reports:

@@ -25,11 +25,22 @@ CONVOLUTIONS = [
     GatedConvolution(digest=DIGEST, channels=96, taps=3, input_gate=False, packed=True),
     GatedConvolution(digest=DIGEST, channels=64, taps=1, output_gate=False),
     GatedConvolution(digest=DIGEST, channels=64, taps=9, output_gate=False, input_gate=False),
+    GatedConvolution(
+        digest=DIGEST,
+        channels=60,
+        taps=4,
+        output_gate=False,
+        input_gate=False,
+        bias=True,
+        activation="silu",
+    ),
+    GatedConvolution(digest=DIGEST, channels=96, taps=2, packed=True, activation="gelu"),
+    GatedConvolution(digest=DIGEST, channels=24, taps=5, input_gate=False, bias=True),
 ]
 PLANS = [*PRODUCTS, *CONVOLUTIONS]
 
 # One of each kind, which is slow: PyTorch's own checks of an operator run it dozens of times.
-OPERATORS = ",".join(PLANS[i].name for i in (1, 14, 17, 18))
+OPERATORS = ",".join(PLANS[i].name for i in (1, 14, 17, 18, 21))
 
 
 def test_interpreted_kernels_agree_with_float64(run_script: Callable[..., Any]) -> None:
