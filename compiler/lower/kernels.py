@@ -262,7 +262,7 @@ def convolution(o: OperatorLowering, value: Value, module: str, reader: int | No
         kernel=kernel,
         step=step,
         bias=plan.bias,
-        namespace=plan.namespace,
+        operators=f"torch.ops.{plan.namespace}",
         formula=plan.formula,
         activated=plan.function.torch if plan.activated else "gate",
     )
