@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
 from typing import Any
 
 from starc.compiler.types import Type
@@ -48,11 +47,14 @@ class Parameter:
     learned: bool = True
     parts: tuple[tuple[str, int], ...] = ()
 
-    @cached_property
+    @property
     def spelling(self) -> str:
-        """What it is but for its name, as text."""
-        init = "experts" if self.init[0] == "experts" else self.init
-        return f"{self.shape}, {init!r}, {self.learned}"
+        """What it is but for its name, as text, which is made once."""
+        known: str | None = self.__dict__.get("_spelling")
+        if known is None:
+            init = "experts" if self.init[0] == "experts" else self.init
+            self.__dict__["_spelling"] = known = f"{self.shape}, {init!r}, {self.learned}"
+        return known
 
     @property
     def size(self) -> int:
@@ -80,10 +82,13 @@ class Value:
         made.__dict__.update(self.__dict__, inputs=inputs)
         return made
 
-    @cached_property
+    @property
     def spelling(self) -> str:
-        """The attributes as text."""
-        return repr(self.attributes)
+        """The attributes as text, which is made once."""
+        known: str | None = self.__dict__.get("_spelling")
+        if known is None:
+            self.__dict__["_spelling"] = known = repr(self.attributes)
+        return known
 
     def attribute(self, key: str) -> Any:
         for k, value in self.attributes:

@@ -11,7 +11,10 @@ _T = TypeVar("_T")
 
 
 def changed(thing: _T, **values: Any) -> _T:
-    """The same with other values of some fields: `dataclasses.replace` at a tenth of its time."""
+    """The same with other values of some fields: `dataclasses.replace` at a tenth of its time.
+
+    What the thing remembers of itself is copied, too, and must not follow from those fields.
+    """
     made: _T = object.__new__(type(thing))
     made.__dict__.update(thing.__dict__, **values)
     return made
