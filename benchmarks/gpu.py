@@ -34,6 +34,8 @@ from starc.compiler.driver import compile_program
 from starc.compiler.kernel_attention import FusedAttention
 from starc.compiler.kernel_attention_step import AttentionStep
 from starc.compiler.kernel_convolution_step import ConvolutionStep
+from starc.compiler.kernel_experts import ExpertProducts
+from starc.compiler.kernel_gather import Gather
 from starc.compiler.kernel_long_convolution import LongConvolution
 from starc.compiler.kernel_loss import CrossEntropy
 from starc.compiler.kernel_norm import NormKernel
@@ -64,6 +66,8 @@ PROGRAMS = (
     "gated_deltanet",
     "kimi_linear",
     "rwkv7",
+    "sparse_experts",
+    "product_key_memory",
 )
 """Examples that between them have each kind of kernel, and each kind of transition."""
 
@@ -142,6 +146,19 @@ def operands(plan: KernelPlan, where: Where) -> Iterator[tuple[str, str, Argumen
         targets = torch.randint(plan.vocab, (B, T), device=where.device)
         x = random(B, T, plan.width)
         yield "loss", plan.name, [x, weight, None, targets, IGNORED, True]
+    elif isinstance(plan, Gather):
+        rows = torch.randint(plan.rows, (B * T, plan.reads), device=where.device)
+        found = [rows, random(B * T, plan.reads), random(plan.rows, plan.channels)]
+        yield "forward", plan.name, found
+    elif isinstance(plan, ExpertProducts):
+        gates = random(B, T, plan.top).softmax(-1)
+        chosen = torch.rand(B, T, plan.experts, device=where.device).topk(plan.top).indices
+        maps = (plan.first_width, plan.width), (plan.out, plan.hidden)
+        shapes = [*maps, *((rows,) for (rows, _), has in zip(maps, plan.bias, strict=True) if has)]
+        weights = [
+            random(*shape) / plan.width**0.5 for shape in shapes for _ in range(plan.experts)
+        ]
+        yield "forward", plan.name, [random(B, T, plan.width), gates, chosen, weights, True]
 
 
 def terms(plan: FusedAttention | AttentionStep, where: Where, queries: int) -> list[Tensor]:
@@ -181,6 +198,20 @@ def first_of(results: Any) -> Tensor:
     return results if isinstance(results, Tensor) else results[0]
 
 
+def copied(x: Any) -> Any:
+    """An operand of its own, or a list of them."""
+    if isinstance(x, list):
+        return [copied(one) for one in x]
+    return x.detach().clone() if isinstance(x, Tensor) else x
+
+
+def pass_of(operation: str) -> str:
+    """The pass that a plan's operation is part of: gradients have names of their own."""
+    if operation in ("forward", "backward", "step", "loss"):
+        return operation
+    return "backward" if operation.startswith("d_") else "forward"
+
+
 def calls(
     function: Callable[..., Any], operation: str, given: Sequence[Any]
 ) -> dict[str, Callable[[], Any]]:
@@ -196,10 +227,13 @@ def calls(
 
     if operation != "forward":
         return {operation: forward}
-    own = [x.detach().clone() if isinstance(x, Tensor) else x for x in given]
-    leaves = [x for x in own if isinstance(x, Tensor) and x.is_floating_point()]
-    tables = 2 if any(isinstance(x, bool) for x in given) else 0  # of a rotation
-    leaves = [x.requires_grad_() for x in leaves[: len(leaves) - tables]]
+    own = [copied(x) for x in given]
+    flat = [x for many in own for x in (many if isinstance(many, list) else [many])]
+    leaves = [x for x in flat if isinstance(x, Tensor) and x.is_floating_point()]
+    if given[-1] is False:  # of a rotation, whose tables have no gradients
+        leaves = leaves[:-2]
+    for x in leaves:
+        x.requires_grad_()
     return {"forward": forward, "backward": both}
 
 
@@ -247,7 +281,7 @@ def line(
     title: str, operation: str, spent: float, plan: KernelPlan | None, work: Any, on: Rates
 ) -> str:
     text = f"{title:44} {operation:8} {spent:9.3f} ms"
-    mine = [w for w in work if w.operation == operation]
+    mine = [w for w in work if pass_of(w.operation) == operation]
     if plan is None or not mine:
         return text
     seconds = spent * 1e-3

@@ -41,7 +41,7 @@ def test_every_call_of_every_kind_can_be_made() -> None:
     kinds = ("fused_softmax", "latent_attention", "rotary", "add_rms_norm", "cross_entropy")
     kinds += ("delta_recurrence", "dplr_recurrence", "scalar_recurrence", "diagonal_recurrence")
     kinds += ("packed_gated_convolution", "packed_gated_product", "scan", "linear_attention")
-    kinds += ("long_convolution", "torch.fft")
+    kinds += ("long_convolution", "torch.fft", "gather", "relu_experts")
     assert [kind for kind in kinds if not any(name.startswith(kind) for name in found)] == []
     assert "torch SDPA with the mask" in found
 
