@@ -56,9 +56,11 @@ class Rotary(KernelPlan):
 
     @property
     def tile(self) -> Tile:
-        """Rows, of one token and head each, by pairs: about 2048 numbers."""
+        """Rows, of one token and head each, by pairs: about 2048 numbers, and no more than four
+        times as many that are handed on."""
         width = 1 << (self.half - 1).bit_length()
-        return Tile(max(1024 // width, 1), width, 4, ragged=width != self.half)
+        rows = max(min(1024 // width, 8192 // self.rest_tile), 1)
+        return Tile(rows, width, 4, ragged=width != self.half)
 
     @property
     def rest_tile(self) -> int:
