@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from starc.compiler.kernel_plan import SMALL_SHARED, KernelPlan, Launch, Work
+from starc.compiler.kernel_plan import CACHED, PROCESSORS, SMALL_SHARED, KernelPlan, Launch, Work
 from starc.grammar.errors import InternalError
 
 LEAST_VOCAB = 4096
@@ -20,7 +20,8 @@ WHOLE_ROW = 32768
 slope needs the logits again. Found by compiling: none spills on sm_90."""
 
 BLOCK = 8192
-"""Entries that a program takes at a time of a longer row, which it reads twice."""
+"""Entries that a program takes at a time of a longer row, which it reads twice: the second time
+from the second-level cache, since there are no more programs than that holds rows."""
 
 LOGITS = {"cpu": 2**24, "cuda": 2**29}
 """Logits that exist at once: 64 MiB in float32, and 1 GiB in bfloat16. Every chunk of tokens adds
@@ -35,6 +36,10 @@ class CrossEntropy(KernelPlan):
     """
 
     template: ClassVar[str] = "kernel/cross_entropy.py.j2"
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        return () if self.whole else ("kernel/cached_rows.py.j2",)
 
     width: int
     vocab: int
@@ -75,6 +80,8 @@ class CrossEntropy(KernelPlan):
     def launches(self, element: str, shared: int = SMALL_SHARED) -> tuple[Launch, ...]:
         signature = {"p_logits": f"*{element}", "p_targets": "*i64", "p_losses": "*fp32"}
         signature["ignore_index"] = "i32"
+        if not self.whole:
+            signature["rows"] = "i32"
         kernel, constants = f"{self.name}_tokens", {"gradients": True}
         return (Launch(kernel, signature, self.warps, (), dict(constants)),)
 
@@ -99,5 +106,7 @@ class CrossEntropy(KernelPlan):
     def work(self, batch: int, tokens: int, size: int) -> tuple[Work, ...]:
         elements = batch * tokens * self.vocab
         least = 2 * elements * size + 12 * batch * tokens
-        again = 0 if self.whole else elements * size
+        # A quarter of the processors are as few programs as may wait for the cache.
+        cached = 4 * (CACHED // (self.stride * size)) >= PROCESSORS
+        again = 0 if self.whole or cached else elements * size
         return (Work(f"{self.name}_tokens", "loss", 10 * elements, least + again, least),)

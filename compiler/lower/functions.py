@@ -20,7 +20,7 @@ PYTHON_NAMES = frozenset(
     """torch nn F math os Tensor self x super tokens targets logits Model main DIGEST CONFIG SOURCE
     losses KERNELS define_op save_inputs common_dtype as_rows causal_filter annotations
     PRECISION runs_kernels product_dtype save_results with_none at_border add_decayed_scores
-    save_with recurrence_gradient cached_slices_of_chunks passed_on
+    save_with recurrence_gradient cached_slices_of_chunks passed_on cached_rows
     add_decayed_gradients invert_unit of_last_steps takes_steps
     checkpoint range len min max int float bool str tuple list dict set print sum zip hasattr
     getattr isinstance any all type SystemExit enumerate ValueError Callable Iterator

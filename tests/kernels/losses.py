@@ -59,6 +59,8 @@ def check(
     worst: dict[str, float],
 ) -> Iterator[str]:
     torch.manual_seed(tokens)
+    if device == "cpu":  # programs that take two rows or three
+        module.cached_rows = lambda x: max(len(x) // 2, 1)
     biased = tokens % 2 == 1
     *operands, targets = inputs_of(plan, tokens, dtype, device, biased)
     right = [x.double().cpu().requires_grad_() for x in operands]
