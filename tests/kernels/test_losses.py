@@ -186,8 +186,44 @@ def test_impossible_plans_are_refused() -> None:
         plan(1)
 
 
-def test_bytes_are_the_least_up_to_whole_rows() -> None:
-    (work,) = plan(32000).work(1, 4096, 2)
-    assert work.moved == work.least
-    (work,) = plan(128256).work(1, 4096, 2)
+def test_bytes_are_the_least_as_long_as_the_cache_holds_rows() -> None:
+    for vocab in (32000, 128256, 262144):
+        (work,) = plan(vocab).work(1, 4096, 2)
+        assert work.moved == work.least
+    (work,) = plan(400000).work(1, 4096, 2)
     assert 1.49 < work.moved / work.least < 1.5
+
+
+@pytest.mark.parametrize(
+    ("cache", "rows", "expected"),
+    [
+        (50 << 20, 4096, 102),  # half of it over 2 x 128256 bytes
+        (50 << 20, 60, 60),
+        (4 << 20, 4096, 4 * 132),  # 8 rows leave most of 132 processors idle: it is not relied on
+    ],
+)
+def test_rows_at_work_fit_the_cache(
+    load: Callable[..., ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    cache: int,
+    rows: int,
+    expected: int,
+) -> None:
+    module = load([plan(128256, digest="d15b0a90")])
+    device = SimpleNamespace(L2_cache_size=cache, multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+
+    class Rows:
+        is_cuda, device = True, "cuda"
+
+        def __len__(self) -> int:
+            return rows
+
+        def stride(self, axis: int) -> int:
+            return 128256
+
+        def element_size(self) -> int:
+            return 2
+
+    assert module.cached_rows(Rows()) == expected
+    assert module.cached_rows(torch.empty(7, 3)) == 7
