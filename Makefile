@@ -13,7 +13,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -W error
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-kernels test-gpu lint types check format bench clean
+.PHONY: help setup demo test test-slow test-kernels kernel-report test-gpu lint types check format bench clean
 
 help:
 	@echo "make setup      create .venv and install starc for development"
@@ -25,6 +25,7 @@ help:
 	@echo "make format     let ruff and black repair what they can"
 	@echo "make test-slow  the long tests"
 	@echo "make test-kernels  every kernel, interpreted and compiled for every target; no GPU needed"
+	@echo "make kernel-report  writes tests/kernels/report.json anew: resources of all kernels"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make bench      the measurements in benchmarks/"
 	@echo "make clean      remove everything that was generated"
@@ -56,6 +57,9 @@ test-slow: setup
 
 test-kernels: setup
 	$(PYTEST) -m kernels
+
+kernel-report: setup
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=0 $(BIN)/python tests/kernels/reported.py --jobs $(WORKERS)
 
 test-gpu: setup
 	$(BIN)/pytest -W error -m gpu
