@@ -171,8 +171,10 @@ class Recurrence(KernelPlan):
     def options(self) -> dict[str, Options]:
         """How each kernel is launched."""
         several = self.groups < self.heads and self.decay != "diagonal"
+        # Rows that are not aligned are read by the element: addresses take registers as well.
+        full = self.values % 16 != 0 and self.key_tile * self.value_tile == 4096
         return {
-            "states": Options(4, 2 if self.decay == "diagonal" else 3),
+            "states": Options(8 if full else 4, 2 if self.decay == "diagonal" else 3),
             "scores": Options(8, 1),
             "outputs": Options(4, 2),
             "keys": Options(4 if several else 8, 2),

@@ -66,7 +66,7 @@ class Entry:
     launch: Launch
 
 
-FEW = {"sm_80": ("byte_hybrid",), "sm_100": ("byte_hybrid",)}
+FEW = {"sm_100": ("byte_hybrid",)}
 """Programs that are compiled for a target, where these are not all examples."""
 
 
