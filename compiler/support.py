@@ -18,16 +18,17 @@ STEPS = ("step", "resume")
 
 SUPPORT: dict[str, tuple[str, ...]] = {
     # mixers
-    "banded_attention": ("overlapping",),
+    "banded_attention": ("overlapping", "first_tokens"),
     "linear_attention": (*CHUNKS, *STEPS),
     "scalar_recurrence": (*CHUNKS, "ScalarRecurrence", *STEPS, "decayed"),
     "diagonal_recurrence": (*CHUNKS, "DiagonalRecurrence", *STEPS, "decayed"),
     "signed_recurrence": (*CHUNKS, "signed_scores", "pass_states", *STEPS, "multiplied"),
-    "scan": ("wide", *STEPS),
+    "scan": (*CHUNKS, *STEPS),
     "delta_recurrence": (*CHUNKS, "chain_states", "delta_step"),
     "dplr_recurrence": (*CHUNKS, "chain_states", "dplr_step"),
-    "read_before": ("wide", "as_heads"),
+    "read_before": ("wide", "as_heads", "earlier"),
     # functions that lowering calls
+    "shift": ("earlier",),
     "short_convolution": ("transformed", "LagSum"),
     "rotate": ("transformed",),
     "rms_norm": ("transformed",),
@@ -35,7 +36,7 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "experts": ("transformed",),
     "long_convolution": ("wide",),
     "implicit_filter": ("wide",),
-    "ssm_filter": ("wide",),
+    "ssm_filter": ("wide", "first_tokens"),
     "modal_convolution": ("wide",),
     "decay_scores": ("wide",),
     "semi_separable_matrix": ("wide", "to_chunks"),
@@ -54,7 +55,10 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "diagonal_scores": ("lagged", "lag_entries", "neighbours", "corner_entries"),
     "add_diagonal_gradients": ("lagged", "lag_entries", "neighbours", "corner_entries"),
     "DiagonalScores": ("over_batch", "diagonal_scores", "add_diagonal_gradients"),
-    "chain_states": ("StateChain",),
+    "from_chunks": ("first_tokens",),
+    "carry": ("pass_states",),
+    "pass_states": ("doublings", "earlier"),
+    "chain_states": ("doublings", "earlier", "StateChain"),
     "signed_scores": ("join_blocks",),
     "StateChain": ("over_batch",),
     "DecayScan": ("over_batch", "carry"),
@@ -68,6 +72,7 @@ NAMES = frozenset(
     corner_entries signed_scores join_blocks LagSum DecayScan SignedScan
     HalfRotation InterleavedRotation StateChain chain_states DiagonalScores
     step delta_step dplr_step resume as_heads decayed multiplied
+    doublings earlier first_tokens
     transformed over_batch overlapping OverlappingBlocks""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""

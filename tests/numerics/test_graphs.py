@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,6 +67,50 @@ def check(model: torch.nn.Module, length: int = 37, atol: float = 1e-5) -> None:
             torch.testing.assert_close(
                 parameter.grad, gradients[name], rtol=1e-3, atol=1e-3 * scale
             )
+
+
+LONGER = (("width", "64"), ("vocab", "64"), ("context", "256"))
+
+
+def check_lengths(model: torch.nn.Module) -> None:
+    """One exported graph for any batch and length, and few compiled ones for all lengths."""
+    model.eval()
+    draw = torch.Generator().manual_seed(1)
+
+    def agrees(graph: Callable[[torch.Tensor], torch.Tensor], batch: int, length: int) -> None:
+        tokens = torch.randint(32, (batch, length), generator=draw)
+        torch.testing.assert_close(graph(tokens), model(tokens), rtol=1e-4, atol=2e-5)
+
+    any_shape = {0: torch.export.Dim("batch", max=64), 1: torch.export.Dim("T", min=2, max=255)}
+    graphs = 0
+
+    def count(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    torch._dynamo.reset()
+    with quiet(), torch.no_grad():
+        tokens = torch.zeros(2, 100, dtype=torch.long)
+        exported = torch.export.export(model, (tokens,), dynamic_shapes=(any_shape,)).module()
+        for batch, length in ((2, 37), (1, 255), (3, 11), (2, 2), (2, 130), (5, 192)):
+            agrees(exported, batch, length)
+        compiled = torch.compile(model, fullgraph=True, backend=count)
+        for length in (37, 100, 64, 11, 130, 200, 255, 96, 3, 53, 128):
+            agrees(compiled, 2, length)
+    # one of the first length, one of all others, and one of whole chunks
+    assert graphs <= 3
+
+
+@pytest.mark.parametrize("program", GOLDEN, ids=lambda p: p.stem)
+def test_golden_programs_at_any_length(program: Path) -> None:
+    check_lengths(loaded(program, LONGER if program in EXAMPLES else ()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_at_any_length(program: Path) -> None:
+    check_lengths(loaded(program, LONGER if program in EXAMPLES else ()))
 
 
 @pytest.mark.parametrize("program", GOLDEN, ids=lambda p: p.stem)
