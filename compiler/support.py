@@ -26,9 +26,9 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "scan": (*CHUNKS, *STEPS),
     "delta_recurrence": (*CHUNKS, "chain_states", "delta_step"),
     "dplr_recurrence": (*CHUNKS, "chain_states", "dplr_step"),
-    "read_before": ("wide", "as_heads", "earlier"),
+    "read_before": ("wide", "as_heads", "delayed"),
     # functions that lowering calls
-    "shift": ("earlier",),
+    "shift": ("delayed",),
     "short_convolution": ("transformed", "LagSum"),
     "rotate": ("transformed",),
     "rms_norm": ("transformed",),
@@ -57,8 +57,8 @@ SUPPORT: dict[str, tuple[str, ...]] = {
     "DiagonalScores": ("over_batch", "diagonal_scores", "add_diagonal_gradients"),
     "from_chunks": ("first_tokens",),
     "carry": ("pass_states",),
-    "pass_states": ("doublings", "earlier"),
-    "chain_states": ("doublings", "earlier", "StateChain"),
+    "pass_states": ("doublings", "delayed"),
+    "chain_states": ("doublings", "delayed", "StateChain"),
     "signed_scores": ("join_blocks",),
     "StateChain": ("over_batch",),
     "DecayScan": ("over_batch", "carry"),
@@ -72,7 +72,7 @@ NAMES = frozenset(
     corner_entries signed_scores join_blocks LagSum DecayScan SignedScan
     HalfRotation InterleavedRotation StateChain chain_states DiagonalScores
     step delta_step dplr_step resume as_heads decayed multiplied
-    doublings earlier first_tokens
+    doublings delayed first_tokens
     transformed over_batch overlapping OverlappingBlocks""".split()
 )
 """All support functions: names that nothing else in a generated file may take."""
