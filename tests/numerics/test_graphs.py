@@ -110,8 +110,14 @@ def test_golden_programs_at_any_length(program: Path) -> None:
     check_lengths(loaded(program, LONGER[2:]), LENGTHS[:4])
 
 
+CHOOSERS = {"mixture_of_blocks", "native_sparse_attention"}
+"""`select` counts blocks that are fewer than it may choose: a graph for every such count."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("program", EXAMPLES, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "program", [p for p in EXAMPLES if p.stem not in CHOOSERS], ids=lambda p: p.stem
+)
 def test_examples_at_any_length(program: Path) -> None:
     check_lengths(loaded(program, LONGER))
 
