@@ -351,7 +351,9 @@ class GatedConvolution(ChannelPlan):
         # Narrow and tall: the rows that neighbours read twice, and the filter's shares, grow rarer.
         if self.plain and (self.taps <= 4 or len(self.operands) > 1):
             return _tile(self.channels, elements=2048, columns=64, warps=4)
-        return _tile(self.channels, elements=4096, columns=64, warps=8)
+        # With both gates what is ahead of the nonlinearity is held too: 64 rows of float32 spill.
+        crowded = self.activated and len(self.operands) > 2
+        return _tile(self.channels, elements=2048 if crowded else 4096, columns=64, warps=8)
 
     def launches(self, element: str, shared: int = SMALL_SHARED) -> tuple[Launch, ...]:
         pointer, integer = f"*{element}", "i32"
